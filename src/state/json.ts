@@ -1,0 +1,33 @@
+import fs from 'node:fs';
+import path from 'node:path';
+
+/** What a JSON file holds, or undefined when it does not exist. @throws SyntaxError when it is damaged */
+export function readJson<T>(file: string): T | undefined {
+  let text: string;
+  try {
+    text = fs.readFileSync(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+  return JSON.parse(text) as T;
+}
+
+let serial = 0;
+
+/**
+ * Replaces a JSON file atomically: a reader sees the old content or the new, never a part.
+ *
+ * @param durable false for what is void after a power cut anyway (it names processes, namespaces, mounts): no fsync
+ */
+export function writeJson(file: string, value: unknown, { durable = true } = {}): void {
+  const temporary = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.${serial++}`);
+  const fd = fs.openSync(temporary, 'wx', 0o600);
+  try {
+    fs.writeFileSync(fd, `${JSON.stringify(value, null, 1)}\n`);
+    if (durable) fs.fsyncSync(fd);
+  } finally {
+    fs.closeSync(fd);
+  }
+  fs.renameSync(temporary, file);
+}

@@ -1,0 +1,35 @@
+import fs from 'node:fs';
+import path from 'node:path';
+
+let root = process.env.MINIRUN_ROOT || '/var/lib/minirun';
+
+/** Moves the state directory (`--root`, `MINIRUN_ROOT`); before anything reads it. */
+export function setStateRoot(directory: string): void {
+  root = path.resolve(directory);
+}
+
+/** The state directory, absolute. */
+export function stateRoot(): string {
+  return root;
+}
+
+/** Where things are kept below the state directory. */
+export const paths = {
+  images: () => path.join(root, 'images'),
+  containers: () => path.join(root, 'containers'),
+  container: (id: string) => path.join(root, 'containers', id),
+  names: () => path.join(root, 'names'),
+  name: (name: string) => path.join(root, 'names', name),
+  networks: () => path.join(root, 'networks'),
+  network: (name: string) => path.join(root, 'networks', `${name}.json`),
+};
+
+/**
+ * Creates the state directory and its folders where missing. Mode 0700 because users of the host must not reach
+ * setuid files inside images (CVE-2021-41091).
+ */
+export function ensureStateRoot(): void {
+  for (const directory of [root, paths.images(), paths.containers(), paths.names(), paths.networks()]) {
+    fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
+  }
+}
