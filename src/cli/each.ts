@@ -1,0 +1,32 @@
+import { MinirunError, messageOf } from '../errors.ts';
+
+/**
+ * Does something to each of the containers that were named, at most `parallel` at once, and goes on after errors.
+ * What succeeds is printed as it was named, each failure as a line, and one failure makes the exit code 1.
+ */
+export async function forEach(
+  names: readonly string[],
+  work: (name: string) => Promise<unknown>,
+  { parallel = 1, print = true } = {},
+): Promise<void> {
+  const waiting = [...names];
+  const worker = async () => {
+    for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) {
+      try {
+        await work(name);
+        if (print) process.stdout.write(`${name}\n`);
+      } catch (error) {
+        if (!(error instanceof MinirunError)) throw error;
+        process.stderr.write(`minirun: ${messageOf(error).replaceAll('\n', ' ')}\n`);
+        process.exitCode = error.code ?? 1;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: parallel }, worker));
+}
+
+/** Takes back what killed processes have left, as every command does first. */
+export async function reconcileFirst(): Promise<void> {
+  const { reconcile } = await import('../container/reconcile.ts');
+  for (const problem of await reconcile()) process.stderr.write(`minirun: warning: ${problem}\n`);
+}

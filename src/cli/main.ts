@@ -1,0 +1,132 @@
+import type { Command } from 'commander';
+import { MinirunError, messageOf } from '../errors.ts';
+import { setStateRoot } from '../state/paths.ts';
+import { version } from './version.ts';
+
+/** A command's file registers it; only the file of the command that is run is loaded. */
+type Register = (program: Command) => void;
+
+const commands: Record<string, { summary: string; load: () => Promise<Register> }> = {
+  run: { summary: 'Create a container and run a command in it', load: async () => (await import('./run.ts')).registerRun },
+  create: { summary: 'Create a container without starting it', load: async () => (await import('./run.ts')).registerCreate },
+  start: { summary: 'Start containers that are at rest', load: async () => (await import('./start.ts')).registerStart },
+  stop: { summary: 'Stop running containers', load: async () => (await import('./stop.ts')).registerStop },
+  kill: { summary: 'Send a signal to running containers', load: async () => (await import('./stop.ts')).registerKill },
+  restart: { summary: 'Stop and start containers', load: async () => (await import('./stop.ts')).registerRestart },
+  rm: { summary: 'Remove containers', load: async () => (await import('./rm.ts')).registerRm },
+  wait: { summary: 'Wait until containers have ended and print their exit codes', load: async () => (await import('./wait.ts')).registerWait },
+  ps: { summary: 'List containers', load: async () => (await import('./ps.ts')).registerPs },
+  inspect: { summary: 'Show everything about containers, images and networks as JSON', load: async () => (await import('./inspect.ts')).registerInspect },
+  logs: { summary: "Show a container's output", load: async () => (await import('./logs.ts')).registerLogs },
+  exec: { summary: 'Run a further command in a running container', load: async () => (await import('./exec.ts')).registerExec },
+  cp: { summary: 'Copy files between a container and this machine', load: async () => (await import('./cp.ts')).registerCp },
+  rename: { summary: 'Rename a container', load: async () => (await import('./rename.ts')).registerRename },
+  network: { summary: 'Create, list, show and remove networks', load: async () => (await import('./network.ts')).registerNetwork },
+  images: { summary: 'List images', load: async () => (await import('./images.ts')).registerImages },
+  import: { summary: 'Make an image of a root filesystem in a tar archive', load: async () => (await import('./import.ts')).registerImport },
+  rmi: { summary: 'Remove images', load: async () => (await import('./rmi.ts')).registerRmi },
+  info: { summary: 'Show what minirun and this machine are', load: async () => (await import('./info.ts')).registerInfo },
+  doctor: { summary: 'Check what this machine has and lacks, with remedies', load: async () => (await import('./doctor.ts')).registerDoctor },
+  system: { summary: 'Take back what killed processes have left', load: async () => (await import('./system.ts')).registerSystem },
+  version: { summary: 'Show the version', load: async () => (await import('./info.ts')).registerVersion },
+  // For supervisors only, not shown.
+  reap: { summary: '', load: async () => (await import('./reap.ts')).registerReap },
+};
+
+/** Commands that need neither the state directory nor root. */
+const harmless = new Set(['version', 'doctor', 'help', '--help', '-h', undefined]);
+
+/** Runs the command line; the only place, with the commands' files, that prints or sets the exit code. */
+export async function main(argv: string[]): Promise<void> {
+  if (argv[0] === '--version' || argv[0] === '-v') {
+    process.stdout.write(`minirun version ${version}\n`);
+    return;
+  }
+  try {
+    await dispatch(argv);
+  } catch (error) {
+    process.exitCode = report(error, argv);
+  }
+}
+
+async function dispatch(argv: string[]): Promise<void> {
+  const { Command } = await import('commander');
+  const rest = takeGlobalOptions(argv);
+  const name = rest[0];
+  const program = new Command('minirun');
+  program
+    .description('A lightweight, daemonless container runner with container networking at its heart')
+    .usage('[--root DIR] COMMAND [ARGS…]')
+    .option('--root <dir>', 'state directory (default: $MINIRUN_ROOT or /var/lib/minirun)')
+    .option('-v, --version', 'show the version')
+    .enablePositionalOptions()
+    .exitOverride()
+    .configureOutput({ writeErr: () => {} })
+    .showHelpAfterError(false);
+  const command = name === undefined ? undefined : commands[name];
+  if (command === undefined) {
+    if (!harmless.has(name)) {
+      throw new MinirunError(`unknown command "${name}"`, undefined, 'See minirun --help for those there are', { code: 125 });
+    }
+    await help(program, rest[1]);
+    return;
+  }
+  (await command.load())(program);
+  const asksForHelp = rest[1] === '--help' || rest[1] === '-h';
+  if (!harmless.has(name) && !asksForHelp) await prepareState();
+  await program.parseAsync(rest, { from: 'user' });
+}
+
+/** `--root DIR` may stand before the command only: behind it, it is the command's or the container's. */
+function takeGlobalOptions(argv: string[]): string[] {
+  const rest = [...argv];
+  for (;;) {
+    const [first = '', second] = rest;
+    if (first.startsWith('--root=')) {
+      setStateRoot(first.slice('--root='.length));
+      rest.shift();
+    } else if (first === '--root' && second !== undefined) {
+      setStateRoot(second);
+      rest.splice(0, 2);
+    } else return rest;
+  }
+}
+
+async function prepareState(): Promise<void> {
+  if (process.getuid?.() !== 0) {
+    throw new MinirunError('cannot run', 'minirun makes namespaces, mounts and interfaces, which takes root', 'Run it with sudo', { code: 125 });
+  }
+  const { ensureStateRoot } = await import('../state/paths.ts');
+  ensureStateRoot();
+}
+
+async function help(program: Command, topic?: string): Promise<void> {
+  const command = topic === undefined ? undefined : commands[topic];
+  if (command !== undefined) {
+    (await command.load())(program);
+    await program.parseAsync([topic as string, '--help'], { from: 'user' });
+    return;
+  }
+  for (const [name, { summary }] of Object.entries(commands)) if (summary !== '') program.command(name).summary(summary).description(summary);
+  program.helpCommand('help [command]', 'Show a command’s options');
+  program.outputHelp();
+}
+
+/** Prints an error as one line and returns the exit code. */
+function report(error: unknown, argv: string[]): number {
+  const commanderCode = (error as { code?: unknown }).code;
+  if (typeof commanderCode === 'string' && commanderCode.startsWith('commander.')) {
+    if ((error as { exitCode?: number }).exitCode === 0) return 0;
+    const command = argv.find((word) => word in commands);
+    const message = messageOf(error).replace(/^error: /, '').replaceAll('\n', ' ');
+    process.stderr.write(`minirun: ${message}. See minirun ${command === undefined ? '' : `${command} `}--help.\n`);
+    return 125;
+  }
+  if (error instanceof MinirunError) {
+    process.stderr.write(`minirun: ${error.message.replaceAll('\n', ' ')}\n`);
+    return error.code ?? 1;
+  }
+  process.stderr.write(`minirun: internal error: ${messageOf(error)}. This is a bug in minirun; set MINIRUN_DEBUG=1 to see where it happened.\n`);
+  if (process.env.MINIRUN_DEBUG === '1' && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  return 125;
+}

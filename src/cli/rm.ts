@@ -1,0 +1,37 @@
+import type { Command } from 'commander';
+import { MinirunError } from '../errors.ts';
+import { forEach, reconcileFirst } from './each.ts';
+
+export function registerRm(program: Command): void {
+  program
+    .command('rm')
+    .summary('Remove containers')
+    .argument('[container...]')
+    .option('-f, --force', 'end running ones first; names that do not exist are no error')
+    .option('-a, --all', 'all containers')
+    .option('-v, --volumes', 'accepted for docker’s sake; minirun has no anonymous volumes')
+    .option('--explain', 'print the steps as a shell script instead of taking them')
+    .action(async (names: string[], options: { force?: boolean; all?: boolean; explain?: boolean }) => {
+      if (names.length === 0 && options.all !== true) {
+        throw new MinirunError('no container given', 'rm needs to know what to remove', 'Name containers, or use --all', { code: 125 });
+      }
+      await reconcileFirst();
+      const { findId, listContainers } = await import('../container/store.ts');
+      const wanted = options.all === true ? listContainers().map((container) => container.definition.name) : names;
+      if (options.explain === true) {
+        const { explainRemove } = await import('../container/explain.ts');
+        for (const name of wanted) process.stdout.write(await explainRemove(name));
+        return;
+      }
+      const { removeContainer } = await import('../container/remove.ts');
+      await forEach(
+        wanted,
+        async (name) => {
+          // Docker's: with -f, removing what is not there is a success.
+          if (options.force === true && findId(name) === undefined) return;
+          await removeContainer(name, options.force === true);
+        },
+        { parallel: 8 },
+      );
+    });
+}

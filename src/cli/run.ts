@@ -1,0 +1,193 @@
+import type { Command } from 'commander';
+import type { ContainerRequest } from '../container/create.ts';
+import { MinirunError } from '../errors.ts';
+
+type Options = Record<string, string | string[] | boolean | undefined>;
+
+const collect = (value: string, all: string[] = []) => [...all, value];
+
+/** The options that `run` and `create` share; docker's names. */
+function containerOptions(command: Command): Command {
+  return command
+    .passThroughOptions()
+    .argument('[image]', 'image to run; none with --rootfs')
+    .argument('[command...]', 'command and its arguments')
+    .option('-t, --tty', 'give it a terminal')
+    .option('-i, --interactive', 'keep its standard input open')
+    .option('--rm', 'remove the container when it ends')
+    .option('--name <name>', 'name of the container')
+    .option('-e, --env <name=value>', 'set a variable (repeatable)', collect)
+    .option('--env-file <file>', 'read variables from a file (repeatable)', collect)
+    .option('-v, --volume <source:target[:ro]>', 'mount a directory of the host (repeatable)', collect)
+    .option('--mount <spec>', 'type=bind,source=…,target=…[,readonly] or type=tmpfs,target=… (repeatable)', collect)
+    .option('--tmpfs <target[:options]>', 'mount a tmpfs (repeatable)', collect)
+    .option('-w, --workdir <dir>', 'working directory')
+    .option('-u, --user <user[:group]>', 'user to run as: name or id')
+    .option('--entrypoint <command>', "run this instead of the image's entrypoint")
+    .option('-h, --hostname <name>', 'hostname')
+    .option('--network, --net <network>', 'minirun0, none, host, container:NAME, or a network')
+    .option('--ip <address>', 'IPv4 address in the network')
+    .option('--dns <address>', 'DNS server (repeatable)', collect)
+    .option('--dns-search <domain>', 'DNS search domain (repeatable)', collect)
+    .option('--dns-option <option>', 'resolver option (repeatable)', collect)
+    .option('--add-host <name:address>', 'further line of /etc/hosts (repeatable)', collect)
+    .option('--cap-add <capability>', 'add a capability, or ALL (repeatable)', collect)
+    .option('--cap-drop <capability>', 'drop a capability, or ALL (repeatable)', collect)
+    .option('--privileged', 'all capabilities, no seccomp filter, nothing masked')
+    .option('--security-opt <option>', 'no-new-privileges, seccomp=unconfined (repeatable)', collect)
+    .option('--read-only', 'make the root filesystem read-only')
+    .option('--init', 'run a tiny init as pid 1')
+    .option('--stop-signal <signal>', 'signal that stop sends')
+    .option('--stop-timeout <seconds>', 'seconds until stop sends SIGKILL')
+    .option('--ulimit <name=soft[:hard]>', 'resource limit (repeatable)', collect)
+    .option('--sysctl <key=value>', "setting of the container's namespaces (repeatable)", collect)
+    .option('-l, --label <key[=value]>', 'label (repeatable)', collect)
+    .option('--label-file <file>', 'read labels from a file (repeatable)', collect)
+    .option('--restart <policy>', 'no, on-failure[:N], always, unless-stopped', 'no')
+    .option('--cidfile <file>', 'write the id to this new file')
+    .option('--pull <policy>', 'missing, always, never', 'missing')
+    .option('-q, --quiet', 'no progress')
+    .option('--rootfs <dir>', 'use a directory as root filesystem, as it is')
+    .option('--explain', 'print the steps as a shell script instead of taking them')
+    .helpOption('--help', 'show this');
+}
+
+export function registerRun(program: Command): void {
+  containerOptions(program.command('run'))
+    .summary('Create a container and run a command in it')
+    .usage('[OPTIONS] IMAGE [COMMAND [ARG…]]')
+    .option('-d, --detach', 'leave it running and print its id')
+    .option('--sig-proxy <bool>', 'pass signals on to the command', 'true')
+    .action(async (image: string | undefined, command: string[], options: Options) => {
+      const request = toRequest(image, command, options);
+      const detach = options.detach === true;
+      if (detach && options.sigProxy !== 'true') refuse('--sig-proxy does not go with -d', 'there is nobody to pass signals on');
+      if (!detach && options.tty === true && options.interactive === true && !process.stdin.isTTY) {
+        refuse('-t with -i needs a terminal', 'standard input is none', 'Leave -t out, or run it from a terminal');
+      }
+      const { reconcile } = await import('../container/reconcile.ts');
+      await failAs125(async () => {
+        await reconcile();
+        const { draftContainer } = await import('../container/create.ts');
+        const draft = await draftContainer(request);
+        if (options.explain === true) {
+          const { explainRun } = await import('../container/explain.ts');
+          process.stdout.write(await explainRun(draft, detach));
+          return;
+        }
+        const { runDetached, runForeground } = await import('../container/run.ts');
+        const forget = await writeCidfile(options.cidfile as string | undefined, draft.definition.id);
+        try {
+          if (detach) process.stdout.write(`${await runDetached(draft)}\n`);
+          else process.exitCode = await runForeground(draft, { sigProxy: options.sigProxy !== 'false' });
+        } catch (error) {
+          forget();
+          throw error;
+        }
+      });
+    });
+}
+
+export function registerCreate(program: Command): void {
+  containerOptions(program.command('create'))
+    .summary('Create a container without starting it')
+    .usage('[OPTIONS] IMAGE [COMMAND [ARG…]]')
+    .action(async (image: string | undefined, command: string[], options: Options) => {
+      const request = toRequest(image, command, options);
+      await failAs125(async () => {
+        const { reconcile } = await import('../container/reconcile.ts');
+        await reconcile();
+        const { draftContainer, writeContainer } = await import('../container/create.ts');
+        const draft = await draftContainer(request);
+        const forget = await writeCidfile(options.cidfile as string | undefined, draft.definition.id);
+        try {
+          writeContainer(draft, false);
+        } catch (error) {
+          forget();
+          throw error;
+        }
+        process.stdout.write(`${draft.definition.id}\n`);
+      });
+    });
+}
+
+/** Docker's exit code for a container that minirun itself could not make: 125, unless 126 or 127 fit better. */
+async function failAs125(work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (!(error instanceof MinirunError) || error.code !== undefined) throw error;
+    throw new MinirunError(error.message, undefined, undefined, { code: 125, cause: error });
+  }
+}
+
+function refuse(what: string, why: string, remedy = 'Leave it out'): never {
+  throw new MinirunError(what, why, remedy, { code: 125 });
+}
+
+/** Creates the file with the id; it must not exist. The result deletes it again. */
+async function writeCidfile(file: string | undefined, id: string): Promise<() => void> {
+  if (file === undefined) return () => {};
+  const fs = await import('node:fs');
+  try {
+    fs.writeFileSync(file, id, { flag: 'wx' });
+  } catch (error) {
+    const exists = (error as NodeJS.ErrnoException).code === 'EEXIST';
+    refuse(`cannot write --cidfile ${file}`, exists ? 'it exists already' : 'its directory is missing or not writable', exists ? 'Delete it, or name another file' : 'Name another file');
+  }
+  return () => fs.rmSync(file, { force: true });
+}
+
+function toRequest(first: string | undefined, rest: string[], options: Options): ContainerRequest {
+  const list = (name: string) => (options[name] as string[] | undefined) ?? [];
+  const text = (name: string) => options[name] as string | undefined;
+  const rootfs = text('rootfs');
+  // With --rootfs there is no image: the first word is the command.
+  const [image, command] = rootfs === undefined ? [first, rest] : [undefined, first === undefined ? rest : [first, ...rest]];
+  if (image === undefined && rootfs === undefined) refuse('no image given', 'run needs to know what to run', 'For example: minirun run --rm -it alpine sh');
+  const pull = text('pull') ?? 'missing';
+  if (pull !== 'missing' && pull !== 'always' && pull !== 'never') refuse(`invalid --pull "${pull}"`, 'it is no pull policy', 'Give missing, always or never');
+  const timeout = text('stopTimeout');
+  if (timeout !== undefined && !/^-?\d+$/.test(timeout)) refuse(`invalid --stop-timeout "${timeout}"`, 'it is no number of seconds', 'Give a whole number');
+  return {
+    image,
+    command,
+    name: text('name'),
+    env: list('env'),
+    envFile: list('envFile'),
+    volume: list('volume'),
+    mount: list('mount'),
+    tmpfs: list('tmpfs'),
+    workdir: text('workdir'),
+    user: text('user'),
+    entrypoint: text('entrypoint'),
+    hostname: text('hostname'),
+    network: text('network') ?? text('net'),
+    ip: text('ip'),
+    dns: list('dns'),
+    dnsSearch: list('dnsSearch'),
+    dnsOption: list('dnsOption'),
+    addHost: list('addHost'),
+    capAdd: list('capAdd'),
+    capDrop: list('capDrop'),
+    privileged: options.privileged === true,
+    readOnly: options.readOnly === true,
+    init: options.init === true,
+    stopSignal: text('stopSignal'),
+    stopTimeout: timeout === undefined ? undefined : Number(timeout),
+    ulimit: list('ulimit'),
+    sysctl: list('sysctl'),
+    label: list('label'),
+    labelFile: list('labelFile'),
+    securityOpt: list('securityOpt'),
+    pull,
+    rootfs,
+    restart: text('restart') ?? 'no',
+    autoRemove: options.rm === true,
+    tty: options.tty === true,
+    interactive: options.interactive === true,
+    notice: (line) => {
+      if (options.quiet !== true || line.startsWith('warning')) process.stderr.write(`minirun: ${line}\n`);
+    },
+  };
+}

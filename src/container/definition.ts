@@ -1,0 +1,94 @@
+import type { ProcessRef } from '../host/process.ts';
+import type { Endpoint } from '../network/definition.ts';
+
+/** `--restart`. */
+export interface RestartPolicy {
+  name: 'no' | 'on-failure' | 'always' | 'unless-stopped';
+  /** Most restarts under `on-failure`; 0 is no bound. */
+  maximum: number;
+}
+
+/** What a container is, beside its OCI spec: `containers/<id>/definition.json`. Never changes but for the name. */
+export interface Definition {
+  schema: 1;
+  /** 64 hexadecimal digits. */
+  id: string;
+  name: string;
+  /** RFC 3339. */
+  created: string;
+  /** As the user named it; the directory for `--rootfs`. */
+  image: string;
+  imageId: string;
+  /** Unpacked layers, topmost first; empty when `rootfs` is used. */
+  layers: string[];
+  /** A directory used as it is, writable, without an overlay. */
+  rootfs?: string;
+  entrypoint: string[];
+  command: string[];
+  /** `none`, `host`, `container:ID` or the name of a network. */
+  network: string;
+  /** `--ip`. */
+  address?: string;
+  dns: string[];
+  dnsSearch: string[];
+  dnsOptions: string[];
+  /** `--add-host` as lines of /etc/hosts: address, name. */
+  addHosts: [string, string][];
+  autoRemove: boolean;
+  restart: RestartPolicy;
+  /** Number of the signal that `stop` sends. */
+  stopSignal: number;
+  /** Seconds that `stop` waits before SIGKILL. */
+  stopTimeout: number;
+  /** `-t`. */
+  tty: boolean;
+  /** `-i`. */
+  openStdin: boolean;
+  privileged: boolean;
+  labels: Record<string, string>;
+}
+
+/** `creating` is the time between the reservation of the name and the first state that others may act on. */
+export type Status = 'creating' | 'created' | 'starting' | 'running' | 'stopping' | 'restarting' | 'exited';
+
+/** Where a container is in its life: `containers/<id>/state.json`. */
+export interface ContainerState {
+  schema: 1;
+  status: Status;
+  /** The boot in which `owner`, `init` and `endpoints` mean anything. */
+  boot: string;
+  /**
+   * The process that answers for the container now: the one that starts it, then the one in whose foreground it
+   * runs or its supervisor, then whoever tears it down. When it is dead and the container is not at rest, any
+   * minirun command reclaims what is left.
+   */
+  owner?: ProcessRef;
+  /** The container's first process, by the host's count. */
+  init?: ProcessRef;
+  /** Name of its network namespace under /run/netns, when it has one of its own. */
+  netns?: string;
+  endpoints: Endpoint[];
+  exitCode: number;
+  /** RFC 3339; empty before. */
+  startedAt: string;
+  finishedAt: string;
+  restartCount: number;
+  /** Set by `stop` and `kill`: the restart policy does not apply then. */
+  stoppedByUser: boolean;
+  /** Made by `run`, whose command has not begun yet: if that is cut short, nothing is to stay. */
+  unborn: boolean;
+  /** Why it could not be started, or what went wrong. */
+  error: string;
+}
+
+export const restingState: Omit<ContainerState, 'status' | 'boot'> = {
+  schema: 1,
+  endpoints: [],
+  exitCode: 0,
+  startedAt: '',
+  finishedAt: '',
+  restartCount: 0,
+  stoppedByUser: false,
+  unborn: false,
+  error: '',
+};

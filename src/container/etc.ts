@@ -1,0 +1,74 @@
+import fs from 'node:fs';
+import type { Step } from '../host/steps.ts';
+import type { Definition } from './definition.ts';
+import type { Container } from './store.ts';
+import { containerFiles } from './store.ts';
+
+const loopback = '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n';
+
+/** Content of the container's /etc/hosts: loopback, `--add-host`, and its own names once its address is known. */
+export function hostsContent(definition: Definition, hostname: string, address?: string): string {
+  const added = definition.addHosts.map(([ip, name]) => `${ip}\t${name}\n`).join('');
+  const own = address === undefined ? '' : `${address}\t${[...new Set([hostname, definition.name])].join(' ')}\n`;
+  return loopback + added + own;
+}
+
+/** The nameservers that a container can use of a host's resolv.conf: a stub on 127.0.0.53 is not reachable from it. */
+export function usableNameservers(resolvConf: string): string[] {
+  return resolvConf
+    .split('\n')
+    .map((line) => /^\s*nameserver\s+(\S+)/.exec(line)?.[1])
+    .filter((server): server is string => server !== undefined && !server.startsWith('127.') && server !== '::1');
+}
+
+/** Content of the container's resolv.conf: `--dns` as given, else the host's servers; network `host` keeps the host's file. */
+export function resolvConfContent(definition: Definition, host: { resolvConf: string; upstream: string }): string {
+  if (definition.network === 'host' && definition.dns.length === 0) return host.resolvConf;
+  const given = definition.dns.length > 0 ? definition.dns : usableNameservers(host.resolvConf);
+  // systemd-resolved keeps the servers behind its stub in a file of their own.
+  const servers = given.length > 0 ? given : usableNameservers(host.upstream);
+  const options = host.resolvConf.split('\n').filter((line) => /^\s*(search|options)\b/.test(line));
+  const search = definition.dnsSearch.length > 0 ? [`search ${definition.dnsSearch.join(' ')}`] : options.filter((line) => line.includes('search'));
+  const option = definition.dnsOptions.length > 0 ? [`options ${definition.dnsOptions.join(' ')}`] : options.filter((line) => line.includes('options'));
+  return [...servers.map((server) => `nameserver ${server}`), ...search, ...option, ''].join('\n');
+}
+
+/** Reads the host's resolver files. */
+export function hostResolvers(): { resolvConf: string; upstream: string } {
+  return { resolvConf: readOr('/etc/resolv.conf'), upstream: readOr('/run/systemd/resolve/resolv.conf') };
+}
+
+function readOr(file: string): string {
+  try {
+    return fs.readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+/** Steps that make the files and folders a container starts with. They go with its folder. */
+export function planFiles(
+  { definition }: Pick<Container, 'definition'>,
+  hostname: string,
+  resolvers: { resolvConf: string; upstream: string },
+): Step[] {
+  const files = containerFiles(definition.id);
+  const step = (id: string, why: string, apply: Step['apply']): Step => ({ id, why, apply, undo: [] });
+  const folders = definition.rootfs === undefined ? [files.upper, files.work, files.rootfs] : [];
+  return [
+    ...(folders.length === 0
+      ? []
+      : [
+          step(
+            'rootfs.dirs',
+            "What the container writes goes to its own folder; the image's layers below it stay as they are.",
+            folders.map((path) => ({ tool: 'mkdir', path, mode: 0o755 })),
+          ),
+        ]),
+    step('etc.files', 'Three files that are mounted over those of the image: names, own name, resolvers.', [
+      { tool: 'file', path: files.hosts, content: hostsContent(definition, hostname), mode: 0o644 },
+      { tool: 'file', path: files.hostname, content: `${hostname}\n`, mode: 0o644 },
+      { tool: 'file', path: files.resolvConf, content: resolvConfContent(definition, resolvers), mode: 0o644 },
+    ]),
+  ];
+}

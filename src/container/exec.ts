@@ -1,0 +1,87 @@
+import { MinirunError } from '../errors.ts';
+import { type Child, launch } from '../host/launch.ts';
+import { initEnvironment, nsenterArgv } from './argv.ts';
+import { attach, SignalProxy } from './attach.ts';
+import { capabilityNames } from './capabilities.ts';
+import type { OciProcess } from './oci.ts';
+import { checkUser, mergeEnv, parseEnv, parseEnvFile } from './options.ts';
+import type { Failure, Join, Ready, Stdio } from './protocol.ts';
+import { openStatus } from './start.ts';
+import { requireRunning } from './stop.ts';
+import { readSpec, requireContainer } from './store.ts';
+
+/** What `exec` takes, as it was typed. */
+export interface ExecRequest {
+  command: string[];
+  env: string[];
+  /** Contents of `--env-file`s. */
+  envFiles: string[];
+  workdir?: string;
+  user?: string;
+  tty: boolean;
+  interactive: boolean;
+  privileged: boolean;
+  detach: boolean;
+}
+
+/**
+ * Runs a further command in a running container: `nsenter` joins its namespaces, and init enters its mounts and drops
+ * the same privileges as the container's first process did.
+ *
+ * @returns the command's exit code; 0 at once when it is detached
+ */
+export async function execInContainer(reference: string, request: ExecRequest): Promise<number> {
+  const container = requireContainer(reference);
+  requireRunning(container, 'exec in');
+  const spec = readSpec(container.definition.id);
+  const target = planExec(spec.process, request);
+  const pid = container.state.init?.pid as number;
+  const signals = new SignalProxy(!request.detach);
+  const child = launch(nsenterArgv(pid), initEnvironment);
+  const stdio: Stdio = request.detach
+    ? { stdin: 'null', stdout: 'null', stderr: 'null' }
+    : request.tty
+      ? 'pty'
+      : { stdin: request.interactive ? 'pipe' : 'null', stdout: 'pipe', stderr: 'pipe' };
+  child.send({ type: 'join', pid, process: target, seccomp: request.privileged ? 'unconfined' : spec.linux.seccomp, stdio } satisfies Join);
+  const ready = readyOf(child, (await child.receive()) as Ready | Failure | undefined);
+  const status = openStatus(ready);
+  const foreground = request.detach ? undefined : attach(ready, { tty: request.tty, stdin: request.interactive, signals });
+  try {
+    child.send({ type: 'go' });
+    foreground?.begin(ready.pid);
+    const failure = await status;
+    if (failure !== undefined) throw new MinirunError(failure.what, failure.why, failure.remedy, { code: failure.code });
+    if (foreground === undefined) {
+      child.release();
+      return 0;
+    }
+    const exitCode = await child.exited;
+    await foreground.end();
+    return exitCode;
+  } finally {
+    foreground?.restore();
+    signals.end();
+  }
+}
+
+/** The process that `exec` adds: the container's own with what was asked for. Pure. */
+export function planExec(own: OciProcess, request: ExecRequest): OciProcess {
+  const env = mergeEnv(own.env, request.tty ? ['TERM=xterm'] : [], request.envFiles.flatMap((content) => parseEnvFile(content, process.env)), request.env.flatMap((text) => parseEnv(text, process.env) ?? []));
+  const capabilities = request.privileged
+    ? { bounding: [...capabilityNames], effective: [...capabilityNames], permitted: [...capabilityNames], inheritable: [], ambient: [] }
+    : own.capabilities;
+  const consoleSize = request.tty && process.stdout.isTTY ? { height: process.stdout.rows, width: process.stdout.columns } : undefined;
+  const cwd = request.workdir ?? own.cwd;
+  return { ...own, args: request.command, env, capabilities, terminal: request.tty, consoleSize, cwd, user: userOf(own, request) };
+}
+
+function userOf(own: OciProcess, request: ExecRequest): OciProcess['user'] {
+  return request.user === undefined ? own.user : { username: checkUser(request.user) };
+}
+
+function readyOf(child: Child, message: Ready | Failure | undefined): Ready {
+  if (message?.type === 'ready') return message;
+  if (message?.type === 'failed') throw new MinirunError(message.what, message.why, message.remedy, { code: message.code });
+  throw new MinirunError('cannot enter the container', child.stderr().trim().split('\n').at(-1) || 'it has just ended', 'See minirun ps');
+}

@@ -1,0 +1,36 @@
+import type { Definition } from './definition.ts';
+import { loggerArgv, streamEnd } from './logger.ts';
+import { containerFiles } from './store.ts';
+import { LogPipe } from '../host/launch.ts';
+
+/**
+ * The log of a container in the foreground: the same files that a detached one has. A logger is started with the
+ * first byte, so a command without output pays nothing. A container that is removed at its end keeps no log.
+ */
+export class ForegroundLog {
+  private readonly pipes = new Map<string, LogPipe>();
+  private readonly enabled: boolean;
+  private readonly directory: string;
+
+  constructor(definition: Definition) {
+    this.enabled = !definition.autoRemove;
+    this.directory = containerFiles(definition.id).log;
+  }
+
+  write(stream: 'stdout' | 'stderr', chunk: Buffer): void {
+    if (!this.enabled) return;
+    let pipe = this.pipes.get(stream);
+    if (pipe === undefined) {
+      const argv = loggerArgv(`${this.directory}/${stream}`) ?? ['sh', '-c', 'exec cat >>"$0"', `${this.directory}/plain`];
+      pipe = new LogPipe(argv, this.directory);
+      this.pipes.set(stream, pipe);
+    }
+    pipe.write(chunk);
+  }
+
+  /** Resolves when everything is in the files. */
+  async end(): Promise<void> {
+    const plain = loggerArgv('') === undefined;
+    await Promise.all([...this.pipes.values()].map((pipe) => pipe.end(plain ? '' : `${streamEnd}\n`)));
+  }
+}

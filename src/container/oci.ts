@@ -1,0 +1,77 @@
+/**
+ * The parts of the OCI runtime-spec's `config.json` that minirun writes and obeys, with the spec's own names.
+ * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md
+ */
+
+/** A container's definition; `containers/<id>/config.json`. */
+export interface OciSpec {
+  ociVersion: '1.2.0';
+  hostname: string;
+  root: { path: string; readonly: boolean };
+  process: OciProcess;
+  mounts: OciMount[];
+  linux: OciLinux;
+  annotations: Record<string, string>;
+}
+
+/** The process that a container runs, or that `exec` adds to it. */
+export interface OciProcess {
+  terminal: boolean;
+  /** Rows and columns of the terminal; the spec calls the columns `width`. */
+  consoleSize?: { height: number; width: number };
+  /** Not the spec's form: `username` may be any of docker's `-u` forms; it is resolved in the image by init. */
+  user: OciUser;
+  args: string[];
+  env: string[];
+  cwd: string;
+  capabilities: OciCapabilities;
+  rlimits: OciRlimit[];
+  noNewPrivileges: boolean;
+}
+
+export interface OciUser {
+  /** `name`, `uid`, `name:group`, `uid:gid`; empty for root. */
+  username: string;
+  additionalGids?: number[];
+}
+
+export interface OciCapabilities {
+  bounding: string[];
+  effective: string[];
+  permitted: string[];
+  inheritable: string[];
+  ambient: string[];
+}
+
+export interface OciRlimit {
+  /** `RLIMIT_NOFILE` and so on. */
+  type: string;
+  soft: number;
+  hard: number;
+}
+
+export interface OciMount {
+  destination: string;
+  type: string;
+  source: string;
+  /** Options as mount(8) takes them. */
+  options: string[];
+}
+
+export interface OciDevice {
+  path: string;
+  type: 'c' | 'b';
+  major: number;
+  minor: number;
+  fileMode: number;
+}
+
+export interface OciLinux {
+  namespaces: { type: 'pid' | 'network' | 'mount' | 'ipc' | 'uts' | 'cgroup'; path?: string }[];
+  sysctl: Record<string, string>;
+  devices: OciDevice[];
+  maskedPaths: string[];
+  readonlyPaths: string[];
+  /** Not the spec's form: the profile is compiled in; `unconfined` loads none. */
+  seccomp: 'default' | 'unconfined';
+}

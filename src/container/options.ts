@@ -1,0 +1,215 @@
+import os from 'node:os';
+import path from 'node:path';
+import { MinirunError } from '../errors.ts';
+import type { RestartPolicy } from './definition.ts';
+import type { OciMount, OciRlimit } from './oci.ts';
+
+/** An option whose value makes no sense. */
+function invalid(option: string, value: string, why: string, remedy: string): MinirunError {
+  return new MinirunError(`invalid ${option} "${value}"`, why, remedy, { code: 125 });
+}
+
+/** Number of a signal given as `TERM`, `SIGTERM`, `term` or `15`. @throws MinirunError for another */
+export function parseSignal(text: string): number {
+  const name = text.toUpperCase();
+  const number = /^\d+$/.test(text) ? Number(text) : os.constants.signals[(name.startsWith('SIG') ? name : `SIG${name}`) as NodeJS.Signals];
+  if (number !== undefined && number >= 1 && number <= 64) return number;
+  throw invalid('signal', text, 'Linux has none of that name', 'Give a name such as TERM or a number from 1 to 64');
+}
+
+/** `no`, `always`, `unless-stopped`, `on-failure`, `on-failure:3`. */
+export function parseRestart(text: string): RestartPolicy {
+  const [name = '', count, ...rest] = text.split(':');
+  const known = ['no', 'on-failure', 'always', 'unless-stopped'].includes(name);
+  if (!known || rest.length > 0 || (count !== undefined && (name !== 'on-failure' || !/^\d+$/.test(count)))) {
+    throw invalid('--restart', text, 'it is no restart policy', 'Give no, on-failure[:N], always or unless-stopped');
+  }
+  return { name: name as RestartPolicy['name'], maximum: Number(count ?? 0) };
+}
+
+const limits = ['cpu', 'fsize', 'data', 'stack', 'core', 'rss', 'nproc', 'nofile', 'memlock', 'as', 'locks', 'sigpending', 'msgqueue', 'nice', 'rtprio', 'rttime'];
+
+/** `nofile=1024:2048`, `core=-1`; -1 and `unlimited` are no limit. */
+export function parseUlimit(text: string): OciRlimit {
+  const match = /^([a-z]+)=(-1|unlimited|\d+)(?::(-1|unlimited|\d+))?$/.exec(text);
+  if (match === null || !limits.includes(match[1] as string)) {
+    throw invalid('--ulimit', text, 'it is not of the form NAME=SOFT[:HARD]', `NAME is one of ${limits.join(', ')}`);
+  }
+  const number = (value: string) => (value === 'unlimited' ? -1 : Number(value));
+  const soft = number(match[2] as string);
+  const hard = match[3] === undefined ? soft : number(match[3]);
+  const exceeds = hard !== -1 && (soft === -1 || soft > hard);
+  if (exceeds) throw invalid('--ulimit', text, 'the soft limit is above the hard one', 'Give SOFT:HARD with SOFT not above HARD');
+  return { type: `RLIMIT_${(match[1] as string).toUpperCase()}`, soft, hard };
+}
+
+/** `key=value` of a sysctl in a namespace of the container. */
+export function parseSysctl(text: string, ownNetwork: boolean): [string, string] {
+  const match = /^([a-zA-Z0-9_.\-/]+)=(.*)$/.exec(text);
+  if (match === null) throw invalid('--sysctl', text, 'it is not of the form KEY=VALUE', 'For example net.ipv4.ip_forward=1');
+  const [, key, value] = match as unknown as [string, string, string];
+  const inIpc = /^(kernel\.(shm|msg|sem)|fs\.mqueue\.)/.test(key);
+  if (key.split(/[./]/).includes('')) throw invalid('--sysctl', text, 'the key is malformed', 'For example net.ipv4.ip_forward=1');
+  if (key.startsWith('net.') && !ownNetwork) {
+    throw invalid('--sysctl', text, "the container shares another's network, whose settings it would change", 'Leave it out, or give the container a network of its own');
+  }
+  if (!key.startsWith('net.') && !inIpc) {
+    throw invalid('--sysctl', text, 'this setting belongs to the whole machine, not to the container', 'Only net.*, kernel.shm*, kernel.msg*, kernel.sem and fs.mqueue.* are a container’s own');
+  }
+  return [key, value];
+}
+
+/** `KEY=VALUE`; `KEY` alone takes the value of the caller's environment, and nothing when there is none. */
+export function parseEnv(text: string, own: NodeJS.ProcessEnv): string | undefined {
+  if (text === '' || text.startsWith('=')) throw invalid('--env', text, 'a variable needs a name', 'Give NAME=VALUE');
+  if (text.includes('=')) return text;
+  return own[text] === undefined ? undefined : `${text}=${own[text]}`;
+}
+
+/** The variables of an `--env-file`: a line each, `#` begins a comment line. */
+export function parseEnvFile(content: string, own: NodeJS.ProcessEnv): string[] {
+  return content
+    .split(/\r?\n/)
+    .map((line) => line.trimStart())
+    .filter((line) => line !== '' && !line.startsWith('#'))
+    .flatMap((line) => parseEnv(line, own) ?? []);
+}
+
+/** Later variables replace earlier ones of the same name. */
+export function mergeEnv(...lists: (readonly string[])[]): string[] {
+  const merged = new Map<string, string>();
+  for (const entry of lists.flat()) merged.set(entry.slice(0, entry.indexOf('=')), entry);
+  return [...merged.values()];
+}
+
+/** `key=value` or `key`. */
+export function parseLabel(text: string): [string, string] {
+  const at = text.indexOf('=');
+  if (at === 0 || text === '') throw invalid('--label', text, 'a label needs a key', 'Give KEY=VALUE');
+  return at < 0 ? [text, ''] : [text.slice(0, at), text.slice(at + 1)];
+}
+
+/** `NAME:ADDRESS` or `NAME=ADDRESS`, as a line of /etc/hosts. `host-gateway` stays for the network to fill in. */
+export function parseAddHost(text: string): [string, string] {
+  const match = /^([^\s:=]+)[:=](.+)$/.exec(text);
+  if (match === null || !/^[0-9a-fA-F.:[\]]+$|^host-gateway$/.test(match[2] as string)) {
+    throw invalid('--add-host', text, 'it is not of the form NAME:ADDRESS', 'For example --add-host db:10.0.0.7');
+  }
+  return [(match[2] as string).replace(/^\[|\]$/g, ''), match[1] as string];
+}
+
+/** An absolute, clean path in the container. */
+function target(option: string, text: string, place: string): string {
+  if (!path.isAbsolute(place)) throw invalid(option, text, `${place || 'the place in the container'} is not an absolute path`, 'Give a path that begins with /');
+  const clean = path.normalize(place).replace(/(.)\/$/, '$1');
+  if (clean === '/') throw invalid(option, text, 'nothing can be mounted on the root of the container', 'Name a directory in it');
+  return clean;
+}
+
+const bindModes: Record<string, string[]> = {
+  rw: [], ro: ['ro'], z: [], Z: [], cached: [], delegated: [], consistent: [],
+  rprivate: ['rprivate'], private: ['private'], rslave: ['rslave'], slave: ['slave'], rshared: ['rshared'], shared: ['shared'],
+};
+
+/** `-v SOURCE:TARGET[:ro|rw|…]`, a bind mount. Relative sources count from `directory`. */
+export function parseVolume(text: string, directory: string): OciMount {
+  const [source = '', destination, modes = '', ...rest] = text.split(':');
+  if (destination === undefined || rest.length > 0) {
+    throw invalid('-v', text, 'it is not of the form SOURCE:TARGET[:MODE]', 'Name a directory of the host: -v /data:/data');
+  }
+  if (!/^[./~]/.test(source)) {
+    throw invalid('-v', text, 'named volumes are not built yet', `Name a directory of the host: -v "$PWD/${source || 'data'}:${destination}"`);
+  }
+  const options = modes
+    .split(',')
+    .filter((mode) => mode !== '')
+    .flatMap((mode) => {
+      const found = bindModes[mode];
+      if (found === undefined) throw invalid('-v', text, `unknown mode "${mode}"`, 'Give ro or rw');
+      return found;
+    });
+  return bindMount(path.resolve(directory, source), target('-v', text, destination), options);
+}
+
+function bindMount(source: string, destination: string, options: readonly string[]): OciMount {
+  const propagation = options.some((option) => /private|slave|shared/.test(option)) ? [] : ['rprivate'];
+  return { destination, type: 'bind', source, options: ['rbind', ...propagation, ...options] };
+}
+
+/** `--mount type=bind,source=…,target=…[,readonly]` and `type=tmpfs,target=…[,tmpfs-size=…,tmpfs-mode=…]`. */
+export function parseMount(text: string, directory: string): OciMount {
+  const fields = new Map(text.split(',').map((field) => [field.split('=', 1)[0] as string, field.includes('=') ? field.slice(field.indexOf('=') + 1) : 'true']));
+  const take = (...names: string[]) => {
+    for (const name of names) {
+      const value = fields.get(name);
+      fields.delete(name);
+      if (value !== undefined) return value;
+    }
+    return undefined;
+  };
+  const type = take('type') ?? 'volume';
+  const destination = target('--mount', text, take('target', 'destination', 'dst') ?? '');
+  const readonly = ['true', '1'].includes(take('readonly', 'ro') ?? 'false') ? ['ro'] : [];
+  let mount: OciMount;
+  if (type === 'bind') {
+    const source = take('source', 'src');
+    if (source === undefined) throw invalid('--mount', text, 'a bind mount needs a source', 'Add source=DIRECTORY');
+    const propagation = take('bind-propagation');
+    mount = bindMount(path.resolve(directory, source), destination, [...readonly, ...(propagation === undefined ? [] : [propagation])]);
+  } else if (type === 'tmpfs') {
+    const size = take('tmpfs-size');
+    const mode = take('tmpfs-mode');
+    mount = tmpfsMount(destination, [...readonly, ...(size ? [`size=${size}`] : []), ...(mode ? [`mode=${mode}`] : [])]);
+  } else {
+    throw invalid('--mount', text, `mounts of type ${type} are not built yet`, 'Give type=bind or type=tmpfs');
+  }
+  const unknown = [...fields.keys()][0];
+  if (unknown !== undefined) throw invalid('--mount', text, `unknown field "${unknown}"`, 'Fields are type, source, target, readonly, bind-propagation, tmpfs-size, tmpfs-mode');
+  return mount;
+}
+
+function tmpfsMount(destination: string, options: readonly string[]): OciMount {
+  return { destination, type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'nodev', 'noexec', ...options] };
+}
+
+/** `--tmpfs TARGET[:OPTIONS]`, options as mount(8) takes them; `exec` lifts the default noexec. */
+export function parseTmpfs(text: string): OciMount {
+  const [destination = '', ...options] = text.split(':');
+  const given = options.join(':').split(',').filter(Boolean);
+  const mount = tmpfsMount(target('--tmpfs', text, destination), given);
+  const lifted = { exec: 'noexec', suid: 'nosuid', dev: 'nodev' } as Record<string, string>;
+  return { ...mount, options: mount.options.filter((option) => !given.some((each) => lifted[each] === option)) };
+}
+
+/** Docker's rule, plus one: a name is also the name of a file in /run/netns. */
+export function checkName(name: string, pattern: RegExp): string {
+  if (pattern.test(name) && name.length <= 200) return name;
+  throw invalid('container name', name, 'names are letters, digits, "_", "." and "-", at least two, and begin with a letter or digit', 'Choose such a --name');
+}
+
+/** At most 63 characters, as the kernel and DNS have it. */
+export function checkHostname(name: string): string {
+  if (/^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?$/.test(name)) return name;
+  throw invalid('hostname', name, 'a hostname has letters, digits, "-" and ".", and at most 63 characters', 'Choose such a -h');
+}
+
+/** Refuses ids that no Linux program handles well, before anything is made. Names are looked up in the image later. */
+export function checkUser(text: string): string {
+  for (const part of text.split(':')) {
+    if (/^\d+$/.test(part) && Number(part) > 2 ** 31 - 1) throw invalid('user', text, `ids go from 0 to ${2 ** 31 - 1}`, 'Choose a smaller id');
+    if (/^-\d/.test(part)) throw invalid('user', text, 'ids are not negative', 'Choose a uid from 0 up');
+  }
+  return text;
+}
+
+/** `--security-opt`: what minirun has of it. */
+export function parseSecurityOptions(options: readonly string[]): { noNewPrivileges: boolean; seccomp: 'default' | 'unconfined' } {
+  const result = { noNewPrivileges: false, seccomp: 'default' as 'default' | 'unconfined' };
+  for (const option of options) {
+    if (/^no-new-privileges([:=]true)?$|^no-new-privs$/.test(option)) result.noNewPrivileges = true;
+    else if (/^no-new-privileges[:=]false$/.test(option)) result.noNewPrivileges = false;
+    else if (/^seccomp[=:]unconfined$/.test(option)) result.seccomp = 'unconfined';
+    else throw invalid('--security-opt', option, 'it is not built yet', 'Known are no-new-privileges and seccomp=unconfined');
+  }
+  return result;
+}

@@ -1,0 +1,89 @@
+import type { OciProcess, OciSpec } from './oci.ts';
+
+/**
+ * What minirun and init say to each other: one JSON object a line on a socket, which is init's file descriptor 3.
+ *
+ *     minirun                        init
+ *     prepare | join   ──────────►
+ *                      ◄──────────   ready | failed
+ *     go               ──────────►
+ *                                    (status pipe: `exec`, then end of file when execve took place; or a Failure)
+ *
+ * A socket that closes before `go` means that minirun died: init exits and the namespaces die with it.
+ */
+export type Request = Prepare | Join | Unpack;
+
+/** Build a container: mounts, then wait, then become its process. */
+export interface Prepare {
+  type: 'prepare';
+  spec: OciSpec;
+  /** An overlay to mount on `spec.root.path`; absent when that is a root filesystem already. */
+  overlay?: { lower: string[]; upper: string; work: string };
+  /** The network namespace to enter on `go`; absent for the host's. */
+  netns?: string;
+  stdio: Stdio;
+}
+
+/** Become a further process of a running container (`exec`). */
+export interface Join {
+  type: 'join';
+  /** Host pid of the container's first process. */
+  pid: number;
+  process: OciProcess;
+  seccomp: 'default' | 'unconfined';
+  stdio: Stdio;
+}
+
+/**
+ * Make the files of a tar archive, which comes uncompressed on standard input, in a directory that becomes the root.
+ * Nothing of a container: init answers `unpacked` or `failed` and ends.
+ */
+export interface Unpack {
+  type: 'unpack';
+  directory: string;
+}
+
+/**
+ * Where the process's standard streams come from. `pipe`: init makes three pipes, minirun opens their other ends
+ * through /proc; `pty`: init makes a terminal in the container's own devpts; numbers: file descriptors that
+ * init inherited; `null`: /dev/null.
+ */
+type Source = 'null' | 'pipe' | number;
+export type Stdio = 'pty' | { stdin: Source; stdout: Source; stderr: Source };
+
+/** Allows init to enter the network namespace, which is complete now, and to run the command. */
+export interface Go {
+  type: 'go';
+}
+
+export type Answer = Ready | Unpacked | Failure;
+
+/** Everything is mounted. The file descriptors are init's; minirun opens them as /proc/PID/fd/N. */
+export interface Ready {
+  type: 'ready';
+  /** Init's pid as the host counts. */
+  pid: number;
+  fds: { status: number; stdin?: number; stdout?: number; stderr?: number; terminal?: number };
+}
+
+/** The archive has ended and all of it is there. */
+export interface Unpacked {
+  type: 'unpacked';
+  /** Of all regular files. */
+  bytes: number;
+  /** Whether the archive had its end mark: without a known digest only that tells a whole one from one cut off. */
+  ended: boolean;
+}
+
+/** Something failed inside init, ready for the user. */
+export interface Failure {
+  type: 'failed';
+  what: string;
+  why?: string;
+  remedy?: string;
+  /** 125, 126 or 127, as docker's. */
+  code: number;
+}
+
+/** What init writes to the status pipe just before execve. */
+export const execMark = 'exec\n';

@@ -1,0 +1,67 @@
+import { attachForeground, type Foreground, SignalProxy } from './attach.ts';
+import { type ContainerRequest, type Draft, draftContainer, writeContainer } from './create.ts';
+import { finish } from './finish.ts';
+import { readState, requireContainer } from './store.ts';
+import { startContainer } from './start.ts';
+
+/** `create`: a container that is ready to be started. Returns its id. */
+export async function createContainer(request: ContainerRequest): Promise<string> {
+  const draft = await draftContainer(request);
+  writeContainer(draft, false);
+  return draft.definition.id;
+}
+
+/** `run -d`: returns the id once the command runs; a supervisor stays with it. */
+export async function runDetached(draft: Draft): Promise<string> {
+  writeContainer(draft, true);
+  await startDetached(draft.definition.id, 'removed');
+  return draft.definition.id;
+}
+
+/** Starts a container under a supervisor. */
+export async function startDetached(id: string, onFailure: 'removed' | 'created' | 'exited'): Promise<void> {
+  const { child } = await startContainer(id, { foreground: false, onFailure });
+  child.release();
+}
+
+/** `run` in the foreground: returns the command's exit code once everything is taken down again. */
+export async function runForeground(draft: Draft, options: { sigProxy: boolean }): Promise<number> {
+  writeContainer(draft, true);
+  return startForeground(draft.definition.id, 'removed', options);
+}
+
+/** Starts a container in the foreground of this process and stays with it to its end. */
+export async function startForeground(
+  id: string,
+  onFailure: 'removed' | 'created' | 'exited',
+  { sigProxy }: { sigProxy: boolean },
+): Promise<number> {
+  const { definition } = requireContainer(id, true);
+  const signals = new SignalProxy(sigProxy);
+  let foreground: Foreground | undefined;
+  const size = definition.tty ? { height: process.stdout.rows ?? 24, width: process.stdout.columns ?? 80 } : undefined;
+  try {
+    const { child, ready } = await startContainer(id, {
+      foreground: true,
+      size,
+      onFailure,
+      onReady: (answer) => {
+        foreground = attachForeground(definition, answer, signals);
+      },
+    });
+    foreground?.begin(ready.pid);
+    const exitCode = await child.exited;
+    await foreground?.end();
+    await finishForeground(id, exitCode, definition.autoRemove);
+    return exitCode;
+  } finally {
+    foreground?.restore();
+    signals.end();
+  }
+}
+
+async function finishForeground(id: string, exitCode: number, autoRemove: boolean): Promise<void> {
+  const done = await finish(id, { exitCode }, autoRemove ? 'removed' : 'exited');
+  // `rm -f` or `stop` in another terminal is taking it down: wait until it has.
+  if (!done) while (['stopping', 'running'].includes(readState(id)?.status ?? 'exited')) await new Promise((resolve) => setTimeout(resolve, 10));
+}

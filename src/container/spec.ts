@@ -1,0 +1,136 @@
+import { adjustCapabilities, capabilityNames } from './capabilities.ts';
+import type { OciDevice, OciMount, OciRlimit, OciSpec } from './oci.ts';
+
+/** What of a command line and an image decides the spec; everything is resolved and checked. */
+export interface SpecInput {
+  id: string;
+  hostname: string;
+  rootfs: string;
+  readonlyRootfs: boolean;
+  args: string[];
+  env: string[];
+  cwd: string;
+  user: string;
+  tty: boolean;
+  capAdd: string[];
+  capDrop: string[];
+  privileged: boolean;
+  noNewPrivileges: boolean;
+  seccomp: 'default' | 'unconfined';
+  rlimits: OciRlimit[];
+  sysctl: Record<string, string>;
+  mounts: OciMount[];
+  /** Host files that are mounted on /etc/hosts, /etc/hostname and /etc/resolv.conf. */
+  etc: { hosts: string; hostname: string; resolvConf: string };
+  /** Path of a static init to run as pid 1 (`--init`). */
+  init?: string;
+  labels: Record<string, string>;
+  /** The calling process's hard limit of open files: minirun never raises one. */
+  openFilesHard: number;
+  /** The container shares another network namespace: its sysctls are not ours to set. */
+  ownNetwork: boolean;
+  /** Interfaces that the network will have made. */
+  ifnames: string[];
+  ipv6: boolean;
+}
+
+const containerInit = '/sbin/minirun-init';
+
+const masked = [
+  '/proc/acpi', '/proc/asound', '/proc/interrupts', '/proc/kcore', '/proc/keys', '/proc/latency_stats',
+  '/proc/sched_debug', '/proc/scsi', '/proc/timer_list', '/proc/timer_stats', '/sys/devices/virtual/powercap',
+  '/sys/firmware', '/sys/fs/selinux',
+];
+const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
+
+/** The nodes of /dev, besides the links, pts, mqueue and shm. */
+export const defaultDevices: readonly OciDevice[] = (
+  [
+    ['/dev/null', 1, 3],
+    ['/dev/zero', 1, 5],
+    ['/dev/full', 1, 7],
+    ['/dev/random', 1, 8],
+    ['/dev/urandom', 1, 9],
+    ['/dev/tty', 5, 0],
+  ] as const
+).map(([path, major, minor]) => ({ path, type: 'c' as const, major, minor, fileMode: 0o666 }));
+
+/** The mounts that every container has, in order. */
+function systemMounts(privileged: boolean): OciMount[] {
+  const ro = privileged ? [] : ['ro'];
+  return [
+    { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid', 'noexec', 'nodev'] },
+    { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'] },
+    {
+      destination: '/dev/pts',
+      type: 'devpts',
+      source: 'devpts',
+      options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'],
+    },
+    { destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: ['nosuid', 'noexec', 'nodev'] },
+    { destination: '/dev/shm', type: 'tmpfs', source: 'shm', options: ['nosuid', 'noexec', 'nodev', 'mode=1777', 'size=65536k'] },
+    { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', ...ro] },
+    { destination: '/sys/fs/cgroup', type: 'cgroup', source: 'cgroup', options: ['nosuid', 'noexec', 'nodev', ...ro] },
+  ];
+}
+
+/** The OCI runtime spec of a container. Pure: nothing is read, nothing is written. */
+export function planSpec(input: SpecInput): OciSpec {
+  const capabilities = input.privileged ? [...capabilityNames] : adjustCapabilities(input.capAdd, input.capDrop);
+  const file = (source: string, destination: string): OciMount => ({ destination, type: 'bind', source, options: ['rbind', 'rprivate'] });
+  const shadowed = new Set(input.mounts.map((mount) => mount.destination));
+  const files = [
+    file(input.etc.resolvConf, '/etc/resolv.conf'),
+    file(input.etc.hostname, '/etc/hostname'),
+    file(input.etc.hosts, '/etc/hosts'),
+  ];
+  const init = input.init === undefined ? [] : [{ ...file(input.init, containerInit), options: ['bind', 'ro', 'nosuid', 'nodev'] }];
+  return {
+    ociVersion: '1.2.0',
+    hostname: input.hostname,
+    root: { path: input.rootfs, readonly: input.readonlyRootfs },
+    process: {
+      terminal: input.tty,
+      user: { username: input.user },
+      args: input.init === undefined ? input.args : [containerInit, '--', ...input.args],
+      env: input.env,
+      cwd: input.cwd,
+      capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities, inheritable: [], ambient: [] },
+      rlimits: withDefaultLimits(input.rlimits, input.openFilesHard),
+      noNewPrivileges: input.noNewPrivileges,
+    },
+    mounts: [...systemMounts(input.privileged), ...files, ...init, ...input.mounts].filter(
+      (mount, index, all) => !shadowed.has(mount.destination) || index >= all.length - input.mounts.length,
+    ),
+    linux: {
+      namespaces: (['pid', 'mount', 'uts', 'ipc', 'cgroup', 'network'] as const).map((type) => ({ type })),
+      sysctl: { ...(input.ownNetwork ? networkSysctls(input.ifnames, input.ipv6) : {}), ...input.sysctl },
+      devices: [...defaultDevices],
+      maskedPaths: input.privileged ? [] : masked,
+      readonlyPaths: input.privileged ? [] : readonlyPaths,
+      seccomp: input.privileged ? 'unconfined' : input.seccomp,
+    },
+    annotations: input.labels,
+  };
+}
+
+/** Ping without privileges, low ports without privileges, and sane interfaces: docker's settings and the labs' needs. */
+function networkSysctls(ifnames: readonly string[], ipv6: boolean): Record<string, string> {
+  const sysctls: Record<string, string> = {
+    'net.ipv4.ping_group_range': '0 2147483647',
+    'net.ipv4.ip_unprivileged_port_start': '0',
+  };
+  for (const ifname of ifnames) {
+    sysctls[`net.ipv4.conf.${ifname}.arp_notify`] = '1';
+    sysctls[`net.ipv4.conf.${ifname}.rp_filter`] = '2';
+    if (ipv6) sysctls[`net.ipv6.conf.${ifname}.disable_ipv6`] = '1';
+  }
+  return sysctls;
+}
+
+/** Bun has raised the soft limit of open files to the hard one: put the usual 1024 back, as systemd gives services. */
+function withDefaultLimits(given: readonly OciRlimit[], openFilesHard: number): OciRlimit[] {
+  if (given.some((limit) => limit.type === 'RLIMIT_NOFILE')) return [...given];
+  const hard = Math.min(openFilesHard, 524288);
+  return [{ type: 'RLIMIT_NOFILE', soft: Math.min(1024, hard), hard }, ...given];
+}

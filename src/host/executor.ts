@@ -1,0 +1,240 @@
+import fs from 'node:fs';
+import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
+import { runTool } from './exec.ts';
+import { faultPoint, faultsOn } from './fault.ts';
+import type { HostCommand, IpCommand, IptablesCommand, Step } from './steps.ts';
+
+/**
+ * Applies steps in order. Neighbouring `ip` commands of one namespace become one `ip -batch`, all firewall commands
+ * of the plan one `iptables-restore`, which runs beside the rest: rules may name interfaces that do not exist yet.
+ * On failure what was applied is undone, newest first, and every error is reported.
+ */
+export async function applySteps(steps: readonly Step[]): Promise<void> {
+  const done = new Set<Step>();
+  try {
+    if (faultsOn) await applyOneByOne(steps, done);
+    else await applyMerged(steps, done);
+  } catch (error) {
+    const undoErrors = await undoSteps(steps.filter((step) => done.has(step)));
+    if (undoErrors.length === 0) throw error;
+    throw new MinirunErrors(messageOf(error), undoErrors, 'What could not be undone is left for "minirun system reconcile"');
+  }
+}
+
+async function applyOneByOne(steps: readonly Step[], done: Set<Step>): Promise<void> {
+  for (const step of steps) {
+    done.add(step);
+    for (const command of step.apply) await applyGroup([{ step, command }], done);
+    faultPoint(step.id);
+  }
+}
+
+interface Item {
+  step: Step;
+  command: HostCommand;
+}
+
+async function applyMerged(steps: readonly Step[], done: Set<Step>): Promise<void> {
+  const items = steps.flatMap((step) => step.apply.map((command) => ({ step, command })));
+  const firewall = items.filter((item) => item.command.tool === 'iptables');
+  const rest = items.filter((item) => item.command.tool !== 'iptables');
+  const lanes = [applyLane(rest, done), applyLane(firewall, done)];
+  // Both lanes must have come to rest before anything is undone.
+  const errors = (await Promise.allSettled(lanes)).flatMap((lane) => (lane.status === 'rejected' ? [lane.reason as Error] : []));
+  if (errors.length > 0) throw errors[0];
+}
+
+async function applyLane(items: readonly Item[], done: Set<Step>): Promise<void> {
+  for (const group of groups(items)) await applyGroup(group, done);
+}
+
+/** Cuts a list into runs that one process can do. */
+function groups(items: readonly Item[]): Item[][] {
+  const result: Item[][] = [];
+  for (const item of items) {
+    const last = result.at(-1);
+    const before = last?.at(-1)?.command;
+    if (last !== undefined && before !== undefined && mergeable(before, item.command)) last.push(item);
+    else result.push([item]);
+  }
+  return result;
+}
+
+function mergeable(a: HostCommand, b: HostCommand): boolean {
+  if (a.tool === 'ip' && b.tool === 'ip') return a.netns === b.netns;
+  return a.tool === 'iptables' && b.tool === 'iptables';
+}
+
+async function applyGroup(group: readonly Item[], done: Set<Step>): Promise<void> {
+  const first = (group[0] as Item).command;
+  if (first.tool === 'ip') {
+    const failed = await ipBatch(group.map((item) => item.command as IpCommand));
+    // A batch stops at the line that failed: what came before it is applied and has to be undone.
+    for (const item of group.slice(0, failed?.index ?? group.length)) done.add(item.step);
+    if (failed !== undefined) throw ipError(group[failed.index] as Item, failed.message);
+    return;
+  }
+  for (const item of group) done.add(item.step);
+  if (first.tool === 'iptables') await restoreRules(group.map((item) => item.command as IptablesCommand));
+  else for (const item of group) applyFile(item.command);
+}
+
+/** Runs `ip` commands of one namespace in one process. */
+async function ipBatch(
+  commands: readonly IpCommand[],
+  options: string[] = [],
+): Promise<{ index: number; message: string; stderr: string } | undefined> {
+  const netns = commands[0]?.netns;
+  const args = [...(netns === undefined ? [] : ['-n', netns]), ...options, '-batch', '-'];
+  const input = commands.map((command) => `${command.args.map(quote).join(' ')}\n`).join('');
+  const { exitCode, stderr } = await runTool('ip', args, input);
+  if (exitCode === 0) return undefined;
+  const line = /Command failed -:(\d+)/.exec(stderr);
+  const message = stderr
+    .split('\n')
+    .filter((text) => text !== '' && !text.startsWith('Command failed'))
+    .map((text) => text.replace(/^(RTNETLINK answers|Error): /, ''))
+    .join('; ');
+  return { index: line === null ? 0 : Number(line[1]) - 1, message, stderr };
+}
+
+/** A word of an `ip -batch` line: it knows double quotes but no escapes. */
+function quote(word: string): string {
+  return /[\s"'#\\]/.test(word) || word === '' ? `"${word}"` : word;
+}
+
+function ipError({ step, command }: Item, message: string): MinirunError {
+  const text = commandText(command);
+  if (/Exchange full|Exfull/i.test(message)) {
+    return new MinirunError(
+      `cannot attach the container (${text})`,
+      'a Linux bridge takes 1023 ports and this one has them all',
+      'Put further containers on another network',
+    );
+  }
+  if (/Operation not permitted/.test(message)) {
+    return new MinirunError(`cannot configure the network (${text})`, message, 'Run minirun as root');
+  }
+  return new MinirunError(`cannot configure the network (step ${step.id}: ${text})`, message || 'ip gave no reason');
+}
+
+/** The command as a person would type it. */
+export function commandText(command: HostCommand): string {
+  switch (command.tool) {
+    case 'ip':
+      return `ip ${command.netns === undefined ? '' : `-n ${command.netns} `}${command.args.join(' ')}`;
+    case 'iptables':
+      return `iptables -w -t ${command.table} ${command.args.map((arg) => (/\s/.test(arg) ? `"${arg}"` : arg)).join(' ')}`;
+    case 'sysctl':
+      return `sysctl -qw ${command.key}=${command.value}`;
+    case 'mkdir':
+      return `mkdir -p ${command.path}`;
+    case 'remove':
+      return `rm -rf ${command.path}`;
+    case 'file':
+      return `write ${command.path}`;
+    case 'process':
+      return 'start the process';
+  }
+}
+
+/** Rules of several tables as one transaction per table, in one process. */
+async function restoreRules(commands: readonly IptablesCommand[]): Promise<void> {
+  const tables = [...new Set(commands.map((command) => command.table))];
+  const input = tables
+    .map((table) => {
+      const rules = commands.filter((command) => command.table === table).map((command) => command.args.map(quote).join(' '));
+      return `*${table}\n${rules.join('\n')}\nCOMMIT\n`;
+    })
+    .join('');
+  const { exitCode, stderr } = await runTool('iptables-restore', ['--noflush', '-w'], input);
+  if (exitCode !== 0) {
+    throw new MinirunError(
+      'cannot set the firewall rules',
+      stderr.trim().split('\n')[0] || `iptables-restore ended with ${exitCode}`,
+      'Run minirun doctor to see what the firewall lacks',
+    );
+  }
+}
+
+function applyFile(command: HostCommand): void {
+  switch (command.tool) {
+    case 'sysctl':
+      fs.writeFileSync(sysctlFile(command.key), command.value);
+      return;
+    case 'mkdir':
+      fs.mkdirSync(command.path, { recursive: true, mode: command.mode });
+      return;
+    case 'file':
+      fs.writeFileSync(command.path, command.content, { mode: command.mode });
+      return;
+    case 'remove':
+      removeTree(command.path);
+      return;
+    default:
+      return;
+  }
+}
+
+function sysctlFile(key: string): string {
+  return `/proc/sys/${key.replaceAll('.', '/')}`;
+}
+
+/** Deletes a directory tree; overlayfs leaves its work directory with mode 0. */
+export function removeTree(directory: string): void {
+  fs.rmSync(directory, { recursive: true, force: true, maxRetries: 3 });
+}
+
+/** Messages that say: there is nothing to take back. */
+const alreadyGone =
+  /Cannot find device|No such file or directory|does not exist|No such device|No such process|Cannot remove namespace file|does a matching rule exist|No chain\/target\/match|Bad rule|Cannot assign requested address|Chain .* does not exist|Directory not empty|CHAIN_DEL failed|CHAIN_USER_DEL failed|Couldn't load target/i;
+
+/**
+ * Undoes steps, newest first, and goes on after every error. What is gone already is no error.
+ *
+ * @returns the errors, none when everything is undone
+ */
+export async function undoSteps(steps: readonly Step[]): Promise<Error[]> {
+  const errors: Error[] = [];
+  const commands = steps.toReversed().flatMap((step) => step.undo.map((command) => ({ step, command })));
+  const firewall = commands.filter((item) => item.command.tool === 'iptables');
+  const rest = commands.filter((item) => item.command.tool !== 'iptables');
+  const lane = async (items: Item[]) => {
+    for (const group of groups(items)) {
+      try {
+        await undoGroup(group, errors);
+      } catch (error) {
+        errors.push(error as Error);
+      }
+      if (faultsOn) faultPoint(`undo.${group[0]?.step.id}`);
+    }
+  };
+  await Promise.all([lane(rest), lane(firewall)]);
+  return errors;
+}
+
+async function undoGroup(group: readonly Item[], errors: Error[]): Promise<void> {
+  const first = (group[0] as Item).command;
+  if (first.tool === 'ip') {
+    const failed = await ipBatch(group.map((item) => item.command as IpCommand), ['-force']);
+    if (failed === undefined) return;
+    const real = failed.stderr.split('\n').filter((line) => line !== '' && !line.startsWith('Command failed') && !alreadyGone.test(line));
+    if (real.length > 0) errors.push(new MinirunError('cannot remove network parts', real.join('; ')));
+  } else if (first.tool === 'iptables') {
+    await undoRules(group.map((item) => item.command as IptablesCommand), errors);
+  } else {
+    for (const item of group) applyFile(item.command);
+  }
+}
+
+/** One transaction; when that fails because part of it is gone already, rule by rule. */
+async function undoRules(commands: readonly IptablesCommand[], errors: Error[]): Promise<void> {
+  try {
+    await restoreRules(commands);
+  } catch {
+    for (const command of commands) {
+      const { exitCode, stderr } = await runTool('iptables', ['-w', '-t', command.table, ...command.args]);
+      if (exitCode !== 0 && !alreadyGone.test(stderr)) errors.push(new MinirunError('cannot remove a firewall rule', stderr.trim()));
+    }
+  }
+}

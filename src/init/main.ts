@@ -1,0 +1,115 @@
+import fs from 'node:fs';
+import type { Go, Join, Prepare, Request } from '../container/protocol.ts';
+import { become, reportAndExit } from './become.ts';
+import { receive, send } from './channel.ts';
+import { failure } from './failure.ts';
+import * as libc from './libc.ts';
+import { protectOwnBinary, Rootfs } from './mounts.ts';
+import { closeHandedOver, makeStreams } from './streams.ts';
+
+/**
+ * Init: what minirun's own binary does inside the namespaces that `unshare` made, until it becomes the command.
+ * It answers on file descriptor 3 (see `container/protocol.ts`) and never reads the state directory.
+ */
+export async function main(): Promise<void> {
+  // Nobody may read this process's memory or files through /proc before it has dropped what it holds.
+  libc.prctl(libc.PR.SET_DUMPABLE, 0);
+  const request = receive<Request>();
+  if (request.type === 'unpack') {
+    const { unpack } = await import('./unpack.ts');
+    return unpack(request);
+  }
+  const status = libc.pipe();
+  try {
+    if (request.type === 'prepare') await prepare(request, status);
+    else await join(request, status);
+  } catch (error) {
+    if (answered) reportAndExit(status.write, error);
+    const message = failure(error);
+    send(message);
+    process.exit(message.code);
+  }
+}
+
+/** After `ready` minirun listens to the status pipe and no longer to the socket. */
+let answered = false;
+
+async function prepare({ spec, overlay, netns, stdio }: Prepare, status: { read: number; write: number }): Promise<void> {
+  // 1. The root filesystem, and a mount of it on itself: pivot_root wants a mount point.
+  if (overlay === undefined) {
+    libc.mount(spec.root.path, spec.root.path, '', libc.MS.BIND | libc.MS.REC, '');
+    libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.NODEV, '');
+  } else {
+    const data = `lowerdir=${overlay.lower.map(escapeOverlay).join(':')},upperdir=${escapeOverlay(overlay.upper)},workdir=${escapeOverlay(overlay.work)}`;
+    libc.mount('overlay', spec.root.path, 'overlay', libc.MS.NODEV, data);
+  }
+  const root = new Rootfs(spec.root.path);
+
+  // 2. What lies on it, except /sys: sysfs shows the network namespace of the process that mounts it.
+  const needsNetwork = (destination: string) => destination === '/sys' || destination.startsWith('/sys/');
+  for (const entry of spec.mounts) {
+    if (needsNetwork(entry.destination)) continue;
+    root.mount(entry);
+    if (entry.destination === '/dev' && entry.type === 'tmpfs') root.populateDev(spec.linux.devices);
+  }
+  libc.setHostname(spec.hostname);
+  const { streams, fds } = makeStreams(stdio, `${spec.root.path}/dev/pts`, spec.process.consoleSize);
+  if (streams.terminal !== undefined) root.mountConsole(`/dev/pts/${streams.terminal}`);
+
+  // 3. The network is being wired by minirun meanwhile.
+  send({ type: 'ready', pid: Number(fs.readlinkSync('/proc/self')), fds: { status: status.read, ...fds } });
+  answered = true;
+  receive<Go>();
+  closeHandedOver(fds);
+  fs.closeSync(status.read);
+  if (netns !== undefined) libc.enterNamespace(netns);
+  for (const entry of spec.mounts) if (needsNetwork(entry.destination)) root.mount(entry);
+
+  // 4. Sysctls while /proc/sys is writable, then what the container must not see or change.
+  for (const [key, value] of Object.entries(spec.linux.sysctl)) writeSysctl(spec.root.path, key, value);
+  for (const directory of spec.linux.readonlyPaths) root.makeReadonly(directory);
+  for (const file of spec.linux.maskedPaths) root.mask(file);
+  if (spec.root.readonly) {
+    libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.RDONLY | libc.MS.NODEV, '');
+  }
+  protectOwnBinary();
+
+  // 5. The old root goes away, and this process becomes the command.
+  fs.closeSync(root.fd);
+  process.chdir(spec.root.path);
+  libc.pivotRootHere();
+  await become(spec.process, spec.linux.seccomp, streams, status.write);
+}
+
+async function join(request: Join, status: { read: number; write: number }): Promise<void> {
+  protectOwnBinary();
+  // Threads share root and working directory, and a process that shares them may not enter a mount namespace.
+  libc.unshare(libc.CLONE_FS);
+  const own = Number(fs.readlinkSync('/proc/self'));
+  libc.enterNamespace(`/proc/${request.pid}/ns/mnt`);
+  process.chdir('/');
+  const { streams, fds } = makeStreams(request.stdio, '/dev/pts', request.process.consoleSize);
+  send({ type: 'ready', pid: own, fds: { status: status.read, ...fds } });
+  answered = true;
+  receive<Go>();
+  closeHandedOver(fds);
+  fs.closeSync(status.read);
+  await become(request.process, request.seccomp, streams, status.write);
+}
+
+/** overlayfs ends a directory at a colon or a comma unless it is escaped. */
+function escapeOverlay(directory: string): string {
+  return directory.replace(/[\\:,]/g, (character) => `\\${character}`);
+}
+
+/** Writes a sysctl of the container's namespaces, after making sure that this is the real proc (CVE-2025-52881). */
+function writeSysctl(root: string, key: string, value: string): void {
+  const procfs = 0x9fa0;
+  if (fs.statfsSync(`${root}/proc`).type !== procfs) throw new Error('/proc of the container is not proc');
+  const file = `${root}/proc/sys/${key.replaceAll('/', '\0').replaceAll('.', '/').replaceAll('\0', '.')}`;
+  try {
+    fs.writeFileSync(file, value);
+  } catch (error) {
+    throw new Error(`cannot set sysctl ${key}=${value}: ${(error as NodeJS.ErrnoException).code === 'ENOENT' ? 'this kernel has no such sysctl' : (error as Error).message}`);
+  }
+}

@@ -1,0 +1,229 @@
+/**
+ * `npm run bench`: minirun against docker, podman and the floor, side by side on the same root filesystem.
+ *
+ * Everything runs in private worlds (test/support/world.ts), which end with this process: a docker daemon too.
+ * Needs root and hyperfine. What is not installed is left out and said so.
+ */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { missingTool, missingWorld } from '../support/skip.ts';
+import { createWorld, minirun, type World } from '../support/world.ts';
+import { memoryPerContainer } from './memory.ts';
+import {
+  expectZero,
+  findNode,
+  image,
+  launcher,
+  type Peer,
+  sleeper,
+  startDocker,
+  startFloor,
+  startLauncher,
+  startMinirun,
+  startPodman,
+} from './peers.ts';
+import { makeRootfs } from './rootfs.ts';
+
+interface Timing {
+  name: string;
+  /** Seconds. */
+  mean: number;
+  stddev: number;
+  min: number;
+  max: number;
+}
+
+interface Ratio {
+  what: string;
+  value: number;
+  target: number;
+}
+
+interface Memory {
+  /** Bytes. */
+  one: number;
+  mean: number;
+}
+
+const many = 200;
+const several = 20;
+
+const problem = missingWorld() ?? missingTool('hyperfine', 'busybox');
+if (problem !== undefined) {
+  process.stderr.write(`bench: ${problem}\n`);
+  process.exit(1);
+}
+
+const skipped: string[] = [];
+const ratios: Ratio[] = [];
+const world = await createWorld({ cgroups: 'shared' });
+const peers: Peer[] = [];
+try {
+  const { rootfs, tarball } = makeRootfs(world.directory);
+  await add('minirun', () => startMinirun(world, tarball));
+  await add('bin/minirun', () => startLauncher(world));
+  await add('floor', () => startFloor(world, rootfs));
+  await add('docker', () => startDocker(tarball));
+  await add('podman', () => startPodman(world, tarball));
+
+  const run = await hyperfine(
+    world,
+    peers.map(({ name, run: command }) => ({ name, command })),
+    20,
+  );
+  print('run --rm busybox true, with network', run);
+  compare('run: minirun / docker', run, 'minirun', 'docker', 0.33);
+  compare('run: minirun / floor', run, 'minirun', 'floor', 2);
+
+  const start = await measureStart();
+  const memory = await measureMemory();
+  const ps = await measurePs();
+
+  process.stdout.write('\ntargets\n');
+  for (const { what, value, target } of ratios) {
+    const verdict = value <= target ? 'reached' : 'MISSED';
+    process.stdout.write(`  ${what.padEnd(44)} ${value.toFixed(2).padStart(8)}   target ≤ ${target}   ${verdict}\n`);
+  }
+  for (const reason of skipped) process.stdout.write(`  left out: ${reason}\n`);
+
+  const versions = Object.fromEntries(peers.map(({ name, version }) => [name, version]));
+  const computer = { kernel: os.release(), cpu: os.cpus()[0]?.model, cpus: os.cpus().length };
+  const date = new Date().toISOString();
+  const file = path.join(import.meta.dir, 'results', `${date.slice(0, 19).replaceAll(':', '')}.json`);
+  fs.mkdirSync(path.dirname(file), { recursive: true });
+  const result = { date, computer, versions, run, start, memory, ps, ratios, skipped };
+  fs.writeFileSync(file, `${JSON.stringify(result, null, 2)}\n`);
+  process.stdout.write(`\nwritten to ${path.relative(process.cwd(), file)}\n`);
+} finally {
+  for (const peer of peers) await peer.stop();
+  // minirun's own directory, as long as no other minirun uses it.
+  await world.sh('find /sys/fs/cgroup -depth -name minirun -type d -exec rmdir {} + 2> /dev/null || true');
+  await world.destroy();
+}
+process.exit(0);
+
+/** Starts a tool, and runs it once as a warm-up that must succeed; a tool that fails is left out. */
+async function add(name: string, begin: () => Promise<Peer>): Promise<void> {
+  let peer: Peer | undefined;
+  try {
+    peer = await begin();
+    await expectZero(world.host, peer.run);
+    peers.push(peer);
+  } catch (error) {
+    await peer?.stop();
+    skipped.push(`${name}: ${(error as Error).message}`);
+    process.stderr.write(`bench: left out ${name}: ${(error as Error).message}\n`);
+  }
+}
+
+/** An empty script: minirun's own start against that of the language it could have been written for. */
+async function measureStart(): Promise<Timing[]> {
+  const node = findNode();
+  const empty = path.join(world.directory, 'empty.js');
+  fs.writeFileSync(empty, '');
+  const commands = [{ name: `node ${node.version}, empty script`, command: [node.file, empty] }];
+  if (has('minirun')) commands.push({ name: 'minirun --version', command: [minirun, '--version'] });
+  if (has('bin/minirun')) commands.push({ name: 'bin/minirun --version', command: [launcher, '--version'] });
+  const timings = await hyperfine(world, commands, 30);
+  print('start', timings);
+  compare(
+    `start: minirun --version / node ${node.version}`,
+    timings,
+    'minirun --version',
+    commands[0]?.name ?? '',
+    0.5,
+  );
+  return timings;
+}
+
+/** Of one container alone, and the mean of several, which share the pages of their programs. */
+async function measureMemory(): Promise<Record<string, Memory>> {
+  const memory: Record<string, Memory> = {};
+  process.stdout.write('\nmemory (PSS) per detached container, beside its own process\n');
+  for (const peer of peers) {
+    if (peer.detach === undefined) continue;
+    const { one, mean } = await memoryPerContainer(peer, several);
+    memory[peer.name] = { one, mean };
+    const numbers = [one, mean].map((bytes) => `${(bytes / 1e6).toFixed(2).padStart(7)} MB`);
+    process.stdout.write(`  ${peer.name.padEnd(32)} one: ${numbers[0]}   mean of ${several}: ${numbers[1]}\n`);
+  }
+  if (has('minirun')) {
+    await expectZero(world.host, [minirun, 'rm', '-f', '-a']);
+    ratios.push({
+      what: 'memory: MB for one detached container',
+      value: (memory.minirun?.one ?? 0) / 1e6,
+      target: 1.5,
+    });
+  }
+  return memory;
+}
+
+/** `ps` with no container and with many that run. */
+async function measurePs(): Promise<Timing[]> {
+  if (!has('minirun')) return [];
+  const command = [minirun, 'ps'];
+  const none = await hyperfine(world, [{ name: 'ps, no container', command }], 20);
+  for (let index = 0; index < many; index++) {
+    await expectZero(world.host, [minirun, 'run', '-d', image, ...sleeper]);
+  }
+  const full = await hyperfine(world, [{ name: `ps, ${many} containers`, command }], 20);
+  await expectZero(world.host, [minirun, 'rm', '-f', '-a']);
+  const timings = [...none, ...full];
+  print('ps', timings);
+  compare(`ps: ${many} containers / none`, timings, `ps, ${many} containers`, 'ps, no container', 3);
+  return timings;
+}
+
+/** One run of hyperfine over all commands, on the host of the world and without a shell. */
+async function hyperfine(
+  place: World,
+  commands: readonly { name: string; command: readonly string[] }[],
+  runs: number,
+): Promise<Timing[]> {
+  if (commands.length === 0) return [];
+  const file = path.join(place.directory, 'hyperfine.json');
+  const result = await place.host.run(
+    [
+      'hyperfine',
+      '-N',
+      '--warmup=3',
+      `--runs=${runs}`,
+      '--style=none',
+      `--export-json=${file}`,
+      ...commands.flatMap(({ name, command }) => ['--command-name', name, command.map(quote).join(' ')]),
+    ],
+    { timeout: 600_000 },
+  );
+  if (result.code !== 0) throw new Error(`hyperfine: ${result.stderr.trim()}`);
+  const { results } = JSON.parse(fs.readFileSync(file, 'utf8')) as { results: (Timing & { command: string })[] };
+  return results.map(({ mean, stddev, min, max }, index) => ({
+    name: commands[index]?.name ?? '',
+    mean,
+    stddev,
+    min,
+    max,
+  }));
+}
+
+function compare(what: string, timings: readonly Timing[], name: string, other: string, target: number): void {
+  const mean = (wanted: string): number | undefined => timings.find((timing) => timing.name === wanted)?.mean;
+  const [value, base] = [mean(name), mean(other)];
+  if (value !== undefined && base !== undefined) ratios.push({ what, value: value / base, target });
+}
+
+function print(title: string, timings: readonly Timing[]): void {
+  process.stdout.write(`\n${title}\n`);
+  for (const { name, mean, stddev, min } of timings) {
+    const numbers = [mean, stddev, min].map((seconds) => `${(seconds * 1000).toFixed(1).padStart(7)} ms`);
+    process.stdout.write(`  ${name.padEnd(32)} ${numbers[0]} ±${numbers[1]}   min ${numbers[2]}\n`);
+  }
+}
+
+function has(name: string): boolean {
+  return peers.some((peer) => peer.name === name);
+}
+
+function quote(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word}'`;
+}
