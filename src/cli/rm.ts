@@ -33,5 +33,8 @@ export function registerRm(program: Command): void {
         },
         { parallel: 8 },
       );
+      // Nothing is to be left, not even a network that waits for a next container.
+      const { reconcile } = await import('../container/reconcile.ts');
+      await reconcile(true);
     });
 }

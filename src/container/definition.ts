@@ -73,6 +73,8 @@ export interface ContainerState {
   startedAt: string;
   finishedAt: string;
   restartCount: number;
+  /** Milliseconds that were waited before the last restart; doubles while it keeps ending early. */
+  restartDelay: number;
   /** Set by `stop` and `kill`: the restart policy does not apply then. */
   stoppedByUser: boolean;
   /** Made by `run`, whose command has not begun yet: if that is cut short, nothing is to stay. */
@@ -88,6 +90,7 @@ export const restingState: Omit<ContainerState, 'status' | 'boot'> = {
   startedAt: '',
   finishedAt: '',
   restartCount: 0,
+  restartDelay: 0,
   stoppedByUser: false,
   unborn: false,
   error: '',

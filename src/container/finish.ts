@@ -2,9 +2,11 @@ import fs from 'node:fs';
 import { MinirunErrors } from '../errors.ts';
 import { removeTree } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
+import { ownBinary } from '../host/launch.ts';
 import { bootId, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
-import { leave, tearDown } from '../network/lifecycle.ts';
+import { leave, lingerNetworks, tearDown } from '../network/lifecycle.ts';
 import { withLock } from '../state/lock.ts';
+import { stateRoot } from '../state/paths.ts';
 import type { ContainerState, Status } from './definition.ts';
 import { containerFiles, readContainer, readState, readSteps, releaseName, writeState } from './store.ts';
 
@@ -16,19 +18,33 @@ export interface Ending {
   error?: string;
 }
 
+/** How a container is taken down. */
+export interface FinishOptions {
+  /** Take it over from an owner that is alive (`rm -f`). */
+  force?: boolean;
+  /** Leave a network that nobody uses any more up for a moment. */
+  linger?: boolean;
+  /** Who answers for it from then on, when it is to be restarted. */
+  owner?: ProcessRef;
+}
+
 /**
  * Takes a container down after its process has ended, or to end it: whoever calls this first becomes its owner;
  * for the others this returns false at once. Everything is undone even when parts fail, and errors are reported.
  *
  * @param then the state it is left in; `removed` deletes it
- * @param force take it over from an owner that is alive (`rm -f`, and the owner itself)
  */
-export async function finish(id: string, ending: Ending, then: Status | 'removed', force = false): Promise<boolean> {
+export async function finish(
+  id: string,
+  ending: Ending,
+  then: Status | 'removed',
+  { force = false, linger = false, owner }: FinishOptions = {},
+): Promise<boolean> {
   const before = await takeOver(id, force);
   if (before === undefined) return false;
   faultPoint('finish.claimed');
   if (signalProcess(before.init, 'SIGKILL')) await untilDead(before.init);
-  const departure = await leave(id, before.endpoints.length > 0 ? before.endpoints.map((endpoint) => endpoint.network) : undefined);
+  const departure = await leave(id, before.endpoints.length > 0 ? before.endpoints.map((endpoint) => endpoint.network) : undefined, linger);
   faultPoint('finish.left');
   const sameBoot = before.boot === bootId();
   const errors = await tearDown(sameBoot ? readSteps(id) : [], departure);
@@ -40,7 +56,7 @@ export async function finish(id: string, ending: Ending, then: Status | 'removed
     writeState(id, {
       ...before,
       status: then,
-      owner: undefined,
+      owner,
       init: undefined,
       netns: undefined,
       endpoints: [],
@@ -48,6 +64,9 @@ export async function finish(id: string, ending: Ending, then: Status | 'removed
       finishedAt: ending.finishedAt ?? new Date().toISOString(),
       error: ending.error ?? '',
     });
+  }
+  if (departure.idle.length > 0) {
+    await lingerNetworks(departure.idle, [ownBinary, '--root', stateRoot(), 'system', 'reconcile']);
   }
   if (errors.length > 0) throw new MinirunErrors(`container ${id.slice(0, 12)} is gone but not all of its parts`, errors, 'The next minirun command tries again');
   return true;

@@ -15,9 +15,10 @@ import { readJson } from '../state/json.ts';
  * Takes back what processes that were killed have left: containers whose owner is dead, addresses, networks,
  * folders. Runs at the start of commands; with nothing to do it reads one small file per container and spawns nothing.
  *
+ * @param lingering also take down networks that are only kept up for a next container
  * @returns what could not be reclaimed, as messages
  */
-export async function reconcile(): Promise<string[]> {
+export async function reconcile(lingering = false): Promise<string[]> {
   const problems: string[] = [];
   const attempt = async (work: () => Promise<unknown>) => {
     try {
@@ -36,7 +37,7 @@ export async function reconcile(): Promise<string[]> {
     await attempt(() => reclaim(id));
   }
   await attempt(async () => {
-    const departure = await claimAbandoned();
+    const departure = await claimAbandoned(lingering);
     if (departure.goingDown.length > 0) await tearDown([], departure);
   });
   return problems;

@@ -28,7 +28,7 @@ export async function removeContainer(reference: string, force: boolean): Promis
     }
     // The supervisor sees this and leaves the tear-down to us without starting anything.
     fs.writeFileSync(removing, '');
-    if (await finish(id, { exitCode: 137 }, 'removed', true)) return;
+    if (await finish(id, { exitCode: 137 }, 'removed', { force: true })) return;
     await atRest(id, 10_000);
   }
 }

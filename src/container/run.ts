@@ -61,7 +61,7 @@ export async function startForeground(
 }
 
 async function finishForeground(id: string, exitCode: number, autoRemove: boolean): Promise<void> {
-  const done = await finish(id, { exitCode }, autoRemove ? 'removed' : 'exited');
+  const done = await finish(id, { exitCode }, autoRemove ? 'removed' : 'exited', { linger: true });
   // `rm -f` or `stop` in another terminal is taking it down: wait until it has.
   if (!done) while (['stopping', 'running'].includes(readState(id)?.status ?? 'exited')) await new Promise((resolve) => setTimeout(resolve, 10));
 }

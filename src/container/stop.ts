@@ -19,7 +19,7 @@ export async function stopContainer(reference: string, options: { signal?: numbe
   const state = await markStopped(id);
   if (state === undefined) return;
   if (state.status === 'restarting') {
-    await finish(id, { exitCode: state.exitCode, finishedAt: state.finishedAt }, 'exited', true);
+    await finish(id, { exitCode: state.exitCode, finishedAt: state.finishedAt }, 'exited', { force: true });
     return;
   }
   const timeout = options.timeout ?? definition.stopTimeout;

@@ -121,35 +121,53 @@ async function download(url: string, file: string, { size, sha256 }: Release): P
 async function* fetchBody(url: string): AsyncGenerator<Buffer> {
   const unavailable = (why: string) =>
     new SourceUnavailable(`cannot download ${url}`, why, 'Check the network of this machine, or set MINIRUN_ALPINE_MIRROR to a mirror');
-  const response = await inTime(fetch(url), timeouts.connect, unavailable);
-  if (!response.ok || response.body === null) {
-    await response.body?.cancel();
-    throw unavailable(`the server answers ${response.status} ${response.statusText}`.trim());
-  }
-  const reader = response.body.getReader();
+  const controller = new AbortController();
   try {
+    const response = await inTime(fetch(url, { signal: controller.signal }), timeouts.connect, unavailable);
+    if (!response.ok || response.body === null) {
+      throw unavailable(`the server answers ${response.status} ${response.statusText}`.trim());
+    }
+    const reader = response.body.getReader();
     for (;;) {
       const { done, value } = await inTime(reader.read(), timeouts.silence, unavailable);
       if (done) return;
       yield Buffer.from(value.buffer, value.byteOffset, value.byteLength);
     }
   } finally {
-    // Also when the reader has had enough: else the connection would go on. A failed one cannot be ended any more.
-    await reader.cancel().catch(() => {});
+    // After an error, or when the reader has had enough: what goes on would keep this process alive.
+    controller.abort();
   }
 }
 
-/** Waits for one step of a download. A race and not an abort signal: that does not end a look-up of a name in Bun. */
+/** Waits for one step of a download. A race, because an abort signal alone does not end the look-up of a name in Bun. */
 async function inTime<T>(step: Promise<T>, limit: number, unavailable: (why: string) => Error): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(unavailable(`no answer within ${limit / 1000} seconds`)), limit);
   });
+  // The loser of the race is aborted later, and nobody waits for it then.
+  step.catch(() => {});
   try {
     return await Promise.race([step, late]);
   } catch (error) {
-    throw error instanceof SourceUnavailable ? error : unavailable(messageOf(error));
+    throw error instanceof SourceUnavailable ? error : unavailable(plainWords(error));
   } finally {
     clearTimeout(timer);
   }
+}
+
+const words: Record<string, string> = {
+  ECONNREFUSED: 'connection refused',
+  ECONNRESET: 'the connection was cut',
+  EAI_AGAIN: 'its name cannot be looked up now',
+  EHOSTUNREACH: 'there is no way to it',
+  ENETUNREACH: 'there is no network',
+  ENOTFOUND: 'its name is not known',
+  ETIMEDOUT: 'no answer',
+};
+
+/** Why a fetch failed; Node hides it in the cause. */
+function plainWords(error: unknown): string {
+  const { code, cause } = error as { code?: string; cause?: { code?: string } };
+  return words[cause?.code ?? code ?? ''] ?? messageOf(error).replace(/[.?!]+$/, '');
 }

@@ -61,7 +61,9 @@ function unpackHere(): Unpacked {
   };
   const parser = new Parser({
     onwarn: (code, message) => {
-      if (code !== 'TAR_ENTRY_INFO') failed ??= new InitError('cannot unpack the archive', describeDamage(code, String(message), isTar));
+      // An archive of nothing is one, too: node-tar recognizes them by their entries only.
+      const isEmpty = ended && !isTar && /Unrecognized archive format/.test(String(message));
+      if (code !== 'TAR_ENTRY_INFO' && !isEmpty) failed ??= new InitError('cannot unpack the archive', describeDamage(code, String(message), isTar));
     },
     onReadEntry: (entry) => {
       isTar = true;
@@ -105,7 +107,7 @@ function numberAt(block: Buffer, offset: number): number {
 }
 
 function describeDamage(code: string, message: string, isTar: boolean): string {
-  if (!isTar || /Unrecognized archive format/.test(message)) return 'it is no tar archive';
+  if (!isTar) return 'it is no tar archive';
   return code === 'TAR_BAD_ARCHIVE' ? `it is damaged or cut off: ${message}` : `it is damaged: ${message}`;
 }
 

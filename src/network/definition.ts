@@ -34,6 +34,8 @@ export interface Network extends NetworkDefinition {
   boot: string;
   /** The process that is bringing the network up or down now; others wait for it. */
   claim?: ProcessRef;
+  /** The process that will take the idle network down in a moment, unless it is used again before. */
+  linger?: ProcessRef;
   /** What was applied, to be undone as it stands even by a later version. */
   applied: Step[];
 }

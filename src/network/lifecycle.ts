@@ -1,5 +1,6 @@
 import { applySteps, undoSteps } from '../host/executor.ts';
-import { isAlive } from '../host/process.ts';
+import { launchBackground } from '../host/launch.ts';
+import { isAlive, processRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import { withLock } from '../state/lock.ts';
 import { endpointOf, inBatches, planAttach, planNamespace } from './attach.ts';
@@ -124,31 +125,54 @@ async function updateClaimed(name: string, change: (network: Network) => void): 
 export interface Departure {
   /** Networks that this process has claimed because nobody uses them any more. */
   goingDown: Network[];
+  /** Names of networks that nobody uses any more and that may stay for a moment. */
+  idle: string[];
 }
 
 /**
  * Gives back every address of a container, and claims the automatic networks that nobody uses any more.
- * Networks that somebody else is changing are left to that one: it sees that they are idle.
  *
  * @param names the networks it is in; all are looked through when that is not known
+ * @param linger leave idle networks up: taking a bridge and its rules away costs the kernel some 80 ms, which a
+ * loop of short containers would pay each time
  */
-export async function leave(container: string, names?: readonly string[]): Promise<Departure> {
-  const goingDown: Network[] = [];
+export async function leave(container: string, names: readonly string[] | undefined, linger: boolean): Promise<Departure> {
+  const departure: Departure = { goingDown: [], idle: [] };
   for (const name of names ?? listNetworks().map((network) => network.name)) {
     if (readNetwork(name) === undefined) continue;
     await changeNetwork(name, (network) => {
       for (const [address, holder] of Object.entries(network.leases)) if (holder === container) release(network, container, address);
-      if (claimIfIdle(network)) goingDown.push(network);
+      if (!isIdle(network)) return;
+      if (linger) departure.idle.push(name);
+      else if (claimIfIdle(network)) departure.goingDown.push(network);
     });
   }
-  return { goingDown };
+  return departure;
+}
+
+/** Seconds for which an idle network stays up after a container in the foreground has ended. */
+const lingerSeconds = 2;
+
+/** Sees to it that idle networks go down in a moment, by a process that outlives this one. */
+export async function lingerNetworks(names: readonly string[], reconcileArgv: readonly string[]): Promise<void> {
+  for (const name of names) {
+    if (isAlive(readNetwork(name)?.linger)) continue;
+    const pid = launchBackground(['sh', '-c', `trap '' HUP INT; sleep ${lingerSeconds}; exec "$@"`, 'minirun-linger', ...reconcileArgv]);
+    await updateClaimed(name, (network) => {
+      network.linger = processRef(pid);
+    });
+  }
+}
+
+function isIdle(network: Network): boolean {
+  return network.automatic && Object.keys(network.leases).length === 0 && (network.up || network.applied.length > 0);
 }
 
 /** Claims an automatic network that has parts on the host and no lease; under the lock. */
 function claimIfIdle(network: Network): boolean {
-  const idle = network.automatic && Object.keys(network.leases).length === 0 && (network.up || network.applied.length > 0);
-  if (!idle) return false;
+  if (!isIdle(network)) return false;
   network.up = false;
+  network.linger = undefined;
   claimNetwork(network);
   handOver(network);
   return true;
@@ -164,7 +188,7 @@ export function handOver(network: Network): void {
 }
 
 /** Undoes networks that this process has claimed, together with a container's own steps. Goes on after errors. */
-export async function tearDown(own: readonly Step[], { goingDown }: Departure): Promise<Error[]> {
+export async function tearDown(own: readonly Step[], { goingDown }: Pick<Departure, 'goingDown'>): Promise<Error[]> {
   const errors = await undoSteps([...goingDown.flatMap((network) => network.applied), ...own]);
   for (const { name } of goingDown) {
     await updateClaimed(name, (current) => {
@@ -175,17 +199,22 @@ export async function tearDown(own: readonly Step[], { goingDown }: Departure): 
   return errors;
 }
 
-/** Claims what a killed process left half up or half down, to be torn down; cheap when there is nothing. */
-export async function claimAbandoned(): Promise<Departure> {
-  const goingDown: Network[] = [];
-  for (const { name, automatic, claim, leases, applied, up } of listNetworks()) {
-    const idle = automatic && Object.keys(leases).length === 0 && (up || applied.length > 0);
-    const abandoned = claim !== undefined && !isAlive(claim);
-    if (!idle && !abandoned) continue;
-    if (claim !== undefined && isAlive(claim)) continue;
-    await changeNetwork(name, (network) => {
-      if (claimIfIdle(network)) goingDown.push(network);
+/**
+ * Claims what a killed process left half up or half down, and what is idle, to be torn down; cheap when there is
+ * nothing.
+ *
+ * @param lingering also what somebody will take down in a moment
+ */
+export async function claimAbandoned(lingering: boolean): Promise<Departure> {
+  const departure: Departure = { goingDown: [], idle: [] };
+  for (const network of listNetworks()) {
+    const { name, claim, linger } = network;
+    const claimed = isAlive(claim);
+    if (claimed || (claim === undefined && !isIdle(network))) continue;
+    if (!lingering && claim === undefined && isAlive(linger)) continue;
+    await changeNetwork(name, (current) => {
+      if (claimIfIdle(current)) departure.goingDown.push(current);
     });
   }
-  return { goingDown };
+  return departure;
 }
