@@ -18,7 +18,7 @@ const collect = (value: string, previous: string[]): string[] => [...previous, v
 export function registerImages(program: Command): void {
   program
     .command('images')
-    .summary('list images')
+    .summary('List images')
     .description('List the images on this machine')
     .argument('[name]', 'only images of this name: NAME[:TAG]')
     .option('-a, --all', 'all images (there are no hidden ones: taken as docker has it)')
@@ -35,7 +35,7 @@ export function registerImages(program: Command): void {
       const images = all.filter((image) => (name === undefined || isNamed(image, name)) && passes(image));
       const idOf = (image: ImageListing) => (options.trunc ? shortId(image.id) : image.id);
       if (options.quiet) {
-        for (const image of images) console.log(idOf(image));
+        for (const image of images) process.stdout.write(`${idOf(image)}\n`);
         return;
       }
       const { formatRows } = await import('./output/table.ts');
@@ -103,7 +103,8 @@ async function filtersFor(all: ImageListing[]): Promise<Record<string, Filter<Im
   const createdOf = (name: string): string => {
     const id = findImage(name)?.id;
     const image = all.find((each) => each.id === id);
-    if (image === undefined) throw new MinirunError(`invalid filter`, `there is no image "${name}"`, 'See minirun images');
+    if (image === undefined)
+      throw new MinirunError(`invalid filter`, `there is no image "${name}"`, 'See minirun images');
     return image.created;
   };
   return {

@@ -1,4 +1,3 @@
-import { execa } from 'execa';
 import { MinirunError } from '../errors.ts';
 
 /** The package that brings a tool, for the message when it is missing. */
@@ -37,6 +36,8 @@ export const toolPath = [
 
 /** Runs a host tool to its end, whatever its exit code. @throws MinirunError when the tool is missing */
 export async function runTool(tool: string, args: readonly string[], input?: string): Promise<ToolResult> {
+  // Loaded here: the commands that run no such tool do without.
+  const { execa } = await import('execa');
   const result = await execa(tool, args, {
     reject: false,
     stripFinalNewline: false,

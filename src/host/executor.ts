@@ -1,8 +1,9 @@
 import fs from 'node:fs';
 import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
-import { runTool } from './exec.ts';
+
 import { faultPoint, faultsOn } from './fault.ts';
 import type { HostCommand, IpCommand, IptablesCommand, Step } from './steps.ts';
+import { runDirectly } from './tool.ts';
 
 /**
  * Applies steps in order. Neighbouring `ip` commands of one namespace become one `ip -batch`, all firewall commands
@@ -87,7 +88,7 @@ async function ipBatch(
   const netns = commands[0]?.netns;
   const args = [...(netns === undefined ? [] : ['-n', netns]), ...options, '-batch', '-'];
   const input = commands.map((command) => `${command.args.map(quote).join(' ')}\n`).join('');
-  const { exitCode, stderr } = await runTool('ip', args, input);
+  const { exitCode, stderr } = await runDirectly('ip', args, input);
   if (exitCode === 0) return undefined;
   const line = /Command failed -:(\d+)/.exec(stderr);
   const message = stderr
@@ -147,7 +148,7 @@ async function restoreRules(commands: readonly IptablesCommand[]): Promise<void>
       return `*${table}\n${rules.join('\n')}\nCOMMIT\n`;
     })
     .join('');
-  const { exitCode, stderr } = await runTool('iptables-restore', ['--noflush', '-w'], input);
+  const { exitCode, stderr } = await runDirectly('iptables-restore', ['--noflush', '-w'], input);
   if (exitCode !== 0) {
     throw new MinirunError(
       'cannot set the firewall rules',
@@ -233,7 +234,7 @@ async function undoRules(commands: readonly IptablesCommand[], errors: Error[]):
     await restoreRules(commands);
   } catch {
     for (const command of commands) {
-      const { exitCode, stderr } = await runTool('iptables', ['-w', '-t', command.table, ...command.args]);
+      const { exitCode, stderr } = await runDirectly('iptables', ['-w', '-t', command.table, ...command.args]);
       if (exitCode !== 0 && !alreadyGone.test(stderr)) errors.push(new MinirunError('cannot remove a firewall rule', stderr.trim()));
     }
   }

@@ -37,7 +37,13 @@ export function busyboxSource({ rootfs }: { rootfs: RootfsDefinition }, recipe: 
           rootfs: { type: 'layers', diff_ids: [diffId] },
           history: [{ created_by: `minirun: ${recipe.description}` }],
         };
-        return await storeImage({ reference, config: JSON.stringify(config), layers: [{ diffId, directory }], size, staging });
+        return await storeImage({
+          reference,
+          config: JSON.stringify(config),
+          layers: [{ diffId, directory }],
+          size,
+          staging,
+        });
       } finally {
         staging.remove();
       }
@@ -52,7 +58,9 @@ function findStaticBusybox(): string {
   if (program !== undefined) return program;
   throw new SourceUnavailable(
     'cannot build the busybox image',
-    found[0] === undefined ? 'this machine has no busybox' : `${found[0]} is not static: it would lack its libraries there`,
+    found[0] === undefined
+      ? 'this machine has no busybox'
+      : `${found[0]} is not static: it would lack its libraries there`,
     'Install a static one: apt-get install busybox-static',
   );
 }

@@ -67,7 +67,11 @@ export function parseChanges(changes: readonly string[]): ImageConfig {
     const name = word.toUpperCase();
     const instruction = Object.hasOwn(instructions, name) ? instructions[name] : undefined;
     if (instruction === undefined) {
-      throw new MinirunError(`invalid change "${change}"`, `"${word}" is not known here`, `Use one of ${Object.keys(instructions).join(', ')}`);
+      throw new MinirunError(
+        `invalid change "${change}"`,
+        `"${word}" is not known here`,
+        `Use one of ${Object.keys(instructions).join(', ')}`,
+      );
     }
     const problem = text === '' ? `${name} needs a value` : instruction(config, text);
     if (problem !== undefined) throw new MinirunError(`invalid change "${change}"`, problem);
@@ -98,7 +102,10 @@ function pairsOf(text: string): [string, string][] | undefined {
     const old = /^(\S+)\s+(.+)$/s.exec(text);
     return old === null ? undefined : [[old[1] as string, old[2] as string]];
   }
-  const pairs = words.map((word): [string, string] => [word.slice(0, word.indexOf('=')), word.slice(word.indexOf('=') + 1)]);
+  const pairs = words.map((word): [string, string] => [
+    word.slice(0, word.indexOf('=')),
+    word.slice(word.indexOf('=') + 1),
+  ]);
   return words.every((word) => word.indexOf('=') > 0) ? pairs : undefined;
 }
 
@@ -106,8 +113,10 @@ function pairsOf(text: string): [string, string][] | undefined {
 function wordsOf(text: string): string[] {
   const words = text.match(/(?:[^\s"'\\]|\\.|"(?:[^"\\]|\\.)*"|'[^']*'|["'\\])+/gs) ?? [];
   return words.map((word) =>
-    word.replace(/'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)/gs, (_, single?: string, double?: string, escaped?: string) =>
-      single ?? double?.replace(/\\(["\\$])/g, '$1') ?? escaped ?? '',
+    word.replace(
+      /'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)/gs,
+      (_, single?: string, double?: string, escaped?: string) =>
+        single ?? double?.replace(/\\(["\\$])/g, '$1') ?? escaped ?? '',
     ),
   );
 }

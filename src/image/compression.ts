@@ -16,14 +16,22 @@ const through = (source: Readable, transform: NodeJS.ReadWriteStream): Readable 
   pipeline(source, transform, () => {}) as unknown as Readable;
 
 const compressions: Compression[] = [
-  { name: 'gzip', magic: [0x1f, 0x8b], decompress: (source) => through(source, zlib.createGunzip({ chunkSize: 1 << 18 })) },
+  {
+    name: 'gzip',
+    magic: [0x1f, 0x8b],
+    decompress: (source) => through(source, zlib.createGunzip({ chunkSize: 1 << 18 })),
+  },
   {
     name: 'zstd',
     magic: [0x28, 0xb5, 0x2f, 0xfd],
     decompress: (source) => through(source, zlib.createZstdDecompress({ chunkSize: 1 << 18 })),
   },
   { name: 'bzip2', magic: [0x42, 0x5a, 0x68], decompress: (source) => filterThrough('bzip2', ['-dc'], source) },
-  { name: 'xz', magic: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00], decompress: (source) => filterThrough('xz', ['-dc'], source) },
+  {
+    name: 'xz',
+    magic: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00],
+    decompress: (source) => filterThrough('xz', ['-dc'], source),
+  },
 ];
 
 const longestMagic = Math.max(...compressions.map(({ magic }) => magic.length));

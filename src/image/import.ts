@@ -33,7 +33,12 @@ export async function importTarball(
   try {
     const directory = staging.newLayer();
     const { diffId, size, ended } = await unpackLayer(stream, directory);
-    if (!ended) throw new MinirunError(`cannot import ${source}`, 'it is cut off: the end mark of a tar archive is missing', 'Make it anew');
+    if (!ended)
+      throw new MinirunError(
+        `cannot import ${source}`,
+        'it is cut off: the end mark of a tar archive is missing',
+        'Make it anew',
+      );
     const created = new Date().toISOString();
     const comment = message ?? `Imported from ${source}`;
     const imageConfig: OciImageConfig = {
@@ -44,7 +49,13 @@ export async function importTarball(
       rootfs: { type: 'layers', diff_ids: [diffId] },
       history: [{ created, comment }],
     };
-    return await storeImage({ reference, config: JSON.stringify(imageConfig), layers: [{ diffId, directory }], size, staging });
+    return await storeImage({
+      reference,
+      config: JSON.stringify(imageConfig),
+      layers: [{ diffId, directory }],
+      size,
+      staging,
+    });
   } finally {
     staging.remove();
   }
@@ -53,7 +64,11 @@ export async function importTarball(
 function openArchive(source: string): Readable {
   if (source === '-') {
     if (process.stdin.isTTY) {
-      throw new MinirunError('cannot import from standard input', 'it is a terminal', 'Name a file, or give the archive by < or |');
+      throw new MinirunError(
+        'cannot import from standard input',
+        'it is a terminal',
+        'Name a file, or give the archive by < or |',
+      );
     }
     return process.stdin;
   }

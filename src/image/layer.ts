@@ -15,6 +15,16 @@ export interface UnpackedLayer {
   ended: boolean;
 }
 
+/** What the helper says: `Unpacked` or `Failure` of container/protocol.ts, which images do not know. */
+interface Answer {
+  type: string;
+  bytes?: number;
+  ended?: boolean;
+  what?: string;
+  why?: string;
+  remedy?: string;
+}
+
 /**
  * Unpacks a layer, plain or compressed, into a directory.
  *
@@ -50,15 +60,12 @@ export async function unpackLayer(source: Readable, directory: string): Promise<
     source.destroy();
   }
   if (!broken) input.end();
-  const answer = await helper.receive();
+  const answer = (await helper.receive()) as Answer | undefined;
   await helper.exited;
   if (answer?.type === 'unpacked') {
     return { diffId: `sha256:${hash.digest('hex')}`, size: Number(answer.bytes), ended: answer.ended === true };
   }
-  if (answer?.type === 'failed') {
-    const text = (value: unknown) => (value === undefined ? undefined : String(value));
-    throw new MinirunError(String(answer.what), text(answer.why), text(answer.remedy));
-  }
+  if (answer?.type === 'failed') throw new MinirunError(answer.what ?? '', answer.why, answer.remedy);
   throw new MinirunError('cannot unpack the archive', helper.stderr().trim() || 'the process that does it was ended');
 }
 

@@ -46,7 +46,13 @@ export function minirootfsSource({ mirror, releases }: { mirror: string; release
           rootfs: { type: 'layers', diff_ids: [diffId] },
           history: [{ created_by: `minirun: ${release.file}` }],
         };
-        return await storeImage({ reference, config: JSON.stringify(config), layers: [{ diffId, directory }], size, staging });
+        return await storeImage({
+          reference,
+          config: JSON.stringify(config),
+          layers: [{ diffId, directory }],
+          size,
+          staging,
+        });
       } finally {
         staging.remove();
       }
@@ -61,11 +67,16 @@ function alpineArchitecture(): string {
 /** The entry of the small root filesystem in Alpine's `latest-releases.yaml`. Nothing in it is trusted to be a path. */
 export async function findRelease(text: string, source: string): Promise<Release> {
   const damaged = (why: string) =>
-    new MinirunError(`cannot use the list of releases at ${source}`, why, 'Set MINIRUN_ALPINE_MIRROR to another mirror');
+    new MinirunError(
+      `cannot use the list of releases at ${source}`,
+      why,
+      'Set MINIRUN_ALPINE_MIRROR to another mirror',
+    );
   const { parse } = await import('yaml');
   let list: unknown;
   try {
-    list = parse(text);
+    // Every value as the text that it is: a version 3.20 is no number.
+    list = parse(text, { schema: 'failsafe' });
   } catch (error) {
     throw damaged(`it is not YAML: ${messageOf(error).split('\n')[0]}`);
   }
@@ -75,10 +86,11 @@ export async function findRelease(text: string, source: string): Promise<Release
   const { file, version, date, time, size, sha256 } = entry;
   if (typeof file !== 'string' || !/^\w[\w.+-]*$/.test(file)) throw damaged('its file name is not one');
   if (typeof sha256 !== 'string' || !/^[0-9a-f]{64}$/.test(sha256)) throw damaged('its sha256 is not one');
-  if (typeof size !== 'number' || !Number.isInteger(size) || size <= 0 || size > largestDownload) throw damaged('its size is not one');
+  if (typeof size !== 'string' || !/^[1-9]\d{0,15}$/.test(size) || Number(size) > largestDownload)
+    throw damaged('its size is not one');
   const instant = new Date(`${String(date)}T${String(time)}Z`);
   const created = Number.isNaN(instant.getTime()) ? undefined : instant.toISOString();
-  return { file, version: String(version), created, size, sha256 };
+  return { file, version: String(version), created, size: Number(size), sha256 };
 }
 
 async function fetchText(url: string): Promise<string> {
@@ -86,7 +98,8 @@ async function fetchText(url: string): Promise<string> {
   let length = 0;
   for await (const chunk of fetchBody(url)) {
     length += chunk.length;
-    if (length > largestIndex) throw new MinirunError(`cannot use ${url}`, 'it is larger than a list of releases can be');
+    if (length > largestIndex)
+      throw new MinirunError(`cannot use ${url}`, 'it is larger than a list of releases can be');
     parts.push(chunk);
   }
   return Buffer.concat(parts).toString();
@@ -107,7 +120,8 @@ async function download(url: string, file: string, { size, sha256 }: Release): P
   } finally {
     fs.closeSync(fd);
   }
-  if (length < size) throw new SourceUnavailable(`cannot download ${url}`, `it ended after ${length} of ${size} bytes`, 'Try again');
+  if (length < size)
+    throw new SourceUnavailable(`cannot download ${url}`, `it ended after ${length} of ${size} bytes`, 'Try again');
   if (length > size || hash.digest('hex') !== sha256) {
     throw new MinirunError(
       `refusing ${url}`,
@@ -120,7 +134,11 @@ async function download(url: string, file: string, { size, sha256 }: Release): P
 /** The body of an answer, chunk by chunk. @throws SourceUnavailable when the server cannot be reached or refuses */
 async function* fetchBody(url: string): AsyncGenerator<Buffer> {
   const unavailable = (why: string) =>
-    new SourceUnavailable(`cannot download ${url}`, why, 'Check the network of this machine, or set MINIRUN_ALPINE_MIRROR to a mirror');
+    new SourceUnavailable(
+      `cannot download ${url}`,
+      why,
+      'Check the network of this machine, or set MINIRUN_ALPINE_MIRROR to a mirror',
+    );
   const controller = new AbortController();
   try {
     const response = await inTime(fetch(url, { signal: controller.signal }), timeouts.connect, unavailable);

@@ -56,7 +56,8 @@ export function parseReference(text: string): Reference {
   const { domain, path } = splitDomain(repository);
   if (!domainPattern.test(domain)) throw invalid(`"${domain}" is no host name`);
   if (!pathPattern.test(path)) {
-    if (pathPattern.test(path.toLowerCase())) throw invalid('names of images are lower case', `Write ${text.replace(path, path.toLowerCase())}`);
+    if (pathPattern.test(path.toLowerCase()))
+      throw invalid('names of images are lower case', `Write ${text.replace(repository, repository.toLowerCase())}`);
     throw invalid('a name has lower-case letters and digits, with single dots, underscores or dashes between them');
   }
   if (domain.length + 1 + path.length > 255) throw invalid('it is longer than 255 characters', 'Choose a shorter name');

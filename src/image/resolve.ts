@@ -24,5 +24,5 @@ export async function resolveImage(name: string, pull: PullPolicy, notice: (line
     );
   }
   const { obtainImage } = await import('./sources.ts');
-  return await obtainImage(reference, { standIns: pull !== 'always', notice });
+  return obtainImage(reference, { standIns: pull !== 'always', notice });
 }

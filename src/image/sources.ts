@@ -33,7 +33,9 @@ export async function obtainImage(
 function notHere(name: string, isRecipe: boolean): MinirunError {
   return new MinirunError(
     `cannot find image "${name}"`,
-    isRecipe ? 'none of its sources may be asked' : 'it is not on this machine, and pulling from registries is not built yet',
+    isRecipe
+      ? 'none of its sources may be asked'
+      : 'it is not on this machine, and pulling from registries is not built yet',
     `Import it from a file: minirun import TARBALL ${name}`,
   );
 }
@@ -78,7 +80,7 @@ function standInSource(name: string): Source {
       const mark =
         `${wanted} is only a stand-in made of this machine's ${other.path.split('/').at(-1)}` +
         `${reasons === '' ? '' : ` (${reasons})`}; --pull=always tries to get the real one`;
-      return await tagImage(image.id, reference, mark);
+      return tagImage(image.id, reference, mark);
     },
   };
 }

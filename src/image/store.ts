@@ -73,7 +73,7 @@ function readIndex(): Index {
 /** The lock is loaded only where something changes: finding an image is part of every start. */
 async function locked<T>(change: () => T): Promise<T> {
   const { withLock } = await import('../state/lock.ts');
-  return await withLock(change);
+  return withLock(change);
 }
 
 /** The image of that name, id or beginning of an id; undefined when it is not on this machine. */
@@ -103,7 +103,11 @@ function locate(index: Index, name: string): Location | undefined {
   }
   const matches = Object.keys(index.images).filter((id) => hexOf(id).startsWith(digits));
   if (matches.length > 1) {
-    throw new MinirunError(`ambiguous image id "${name}"`, `${matches.length} images begin with it`, 'Give more digits');
+    throw new MinirunError(
+      `ambiguous image id "${name}"`,
+      `${matches.length} images begin with it`,
+      'Give more digits',
+    );
   }
   return matches[0] === undefined ? undefined : { id: matches[0] };
 }
@@ -176,9 +180,10 @@ export async function storeImage({
   const id = `sha256:${createHash('sha256').update(config).digest('hex')}`;
   const stagedConfig = staging.file('config.json');
   fs.writeFileSync(stagedConfig, config, { mode: 0o600, flush: true });
-  return await locked(() => {
+  return locked(() => {
     // One critical section: a sweep or `rmi` must not find layers that nothing names yet.
-    for (const directory of [configDirectory(), layerDirectory()]) fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
+    for (const directory of [configDirectory(), layerDirectory()])
+      fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
     for (const { diffId, directory } of layers) {
       if (!fs.existsSync(layerPlace(diffId))) fs.renameSync(directory, layerPlace(diffId));
     }
@@ -194,7 +199,7 @@ export async function storeImage({
 
 /** Gives an image that is here a further name. */
 export async function tagImage(id: string, reference: Reference, standIn?: string): Promise<Image> {
-  return await locked(() => {
+  return locked(() => {
     const index = readIndex();
     if (index.images[id] === undefined) throw noSuchImage(id, 'name');
     const key = canonicalName(reference);
@@ -205,7 +210,11 @@ export async function tagImage(id: string, reference: Reference, standIn?: strin
 }
 
 function noSuchImage(name: string, verb: string): MinirunError {
-  return new MinirunError(`cannot ${verb} image "${name}"`, 'it is not on this machine', 'See minirun images for those that are');
+  return new MinirunError(
+    `cannot ${verb} image "${name}"`,
+    'it is not on this machine',
+    'See minirun images for those that are',
+  );
 }
 
 /** What `removeImage` did, in docker's words: names without an image, and digests of what was deleted. */

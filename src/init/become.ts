@@ -21,18 +21,12 @@ export interface Streams {
  * into the command. The order matters: seccomp comes before the capabilities are dropped, because without
  * no_new_privs loading a filter takes CAP_SYS_ADMIN, and after everything that the filter forbids.
  */
-export async function become(
-  target: OciProcess,
-  seccomp: 'default' | 'unconfined',
-  streams: Streams,
-  status: number,
-): Promise<never> {
+export function become(target: OciProcess, filter: Uint8Array | undefined, streams: Streams, status: number): never {
   const user = resolveUser(target.user.username, target.user.additionalGids);
   const env = withDefaults(target.env, user.home, target.terminal);
   enterDirectory(target.cwd);
   for (const limit of target.rlimits) limitResource(limit.type, limit.soft, limit.hard);
   libc.joinNewSessionKeyring();
-  const filter = seccomp === 'default' ? await seccompFilter(target.capabilities.bounding) : undefined;
 
   libc.startSession();
   for (const fd of [streams.stdin, streams.stdout, streams.stderr]) giveTo(fd, user.uid, user.gid);
@@ -118,11 +112,6 @@ function giveTo(fd: number, uid: number, gid: number): void {
   if (stat.uid === uid) return;
   // A terminal keeps its group `tty`: mesg(1) and write(1) rely on it.
   fs.fchownSync(fd, uid, isTerminal ? stat.gid : gid);
-}
-
-async function seccompFilter(capabilities: readonly string[]): Promise<Uint8Array> {
-  const { seccompProgram } = await import('./seccomp/index.ts');
-  return seccompProgram(capabilities);
 }
 
 /** Drops everything that the process may not have: bounding set first, while it still may. */

@@ -55,6 +55,9 @@ async function prepare({ spec, overlay, netns, stdio }: Prepare, status: { read:
   libc.setHostname(spec.hostname);
   const { streams, fds } = makeStreams(stdio, `${spec.root.path}/dev/pts`, spec.process.consoleSize);
   if (streams.terminal !== undefined) root.mountConsole(`/dev/pts/${streams.terminal}`);
+  for (const directory of spec.linux.readonlyPaths) if (directory !== '/proc/sys') root.makeReadonly(directory);
+  for (const file of spec.linux.maskedPaths) if (!needsNetwork(file)) root.mask(file);
+  const filter = spec.linux.seccomp === 'default' ? await seccompFilter(spec.process.capabilities.bounding) : undefined;
 
   // 3. The network is being wired by minirun meanwhile.
   send({ type: 'ready', pid: Number(fs.readlinkSync('/proc/self')), fds: { status: status.read, ...fds } });
@@ -67,8 +70,8 @@ async function prepare({ spec, overlay, netns, stdio }: Prepare, status: { read:
 
   // 4. Sysctls while /proc/sys is writable, then what the container must not see or change.
   for (const [key, value] of Object.entries(spec.linux.sysctl)) writeSysctl(spec.root.path, key, value);
-  for (const directory of spec.linux.readonlyPaths) root.makeReadonly(directory);
-  for (const file of spec.linux.maskedPaths) root.mask(file);
+  if (spec.linux.readonlyPaths.includes('/proc/sys')) root.makeReadonly('/proc/sys');
+  for (const file of spec.linux.maskedPaths) if (needsNetwork(file)) root.mask(file);
   if (spec.root.readonly) {
     libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.RDONLY | libc.MS.NODEV, '');
   }
@@ -78,7 +81,7 @@ async function prepare({ spec, overlay, netns, stdio }: Prepare, status: { read:
   fs.closeSync(root.fd);
   process.chdir(spec.root.path);
   libc.pivotRootHere();
-  await become(spec.process, spec.linux.seccomp, streams, status.write);
+  become(spec.process, filter, streams, status.write);
 }
 
 async function join(request: Join, status: { read: number; write: number }): Promise<void> {
@@ -88,13 +91,20 @@ async function join(request: Join, status: { read: number; write: number }): Pro
   const own = Number(fs.readlinkSync('/proc/self'));
   libc.enterNamespace(`/proc/${request.pid}/ns/mnt`);
   process.chdir('/');
+  const filter = request.seccomp === 'default' ? await seccompFilter(request.process.capabilities.bounding) : undefined;
   const { streams, fds } = makeStreams(request.stdio, '/dev/pts', request.process.consoleSize);
   send({ type: 'ready', pid: own, fds: { status: status.read, ...fds } });
   answered = true;
   receive<Go>();
   closeHandedOver(fds);
   fs.closeSync(status.read);
-  await become(request.process, request.seccomp, streams, status.write);
+  become(request.process, filter, streams, status.write);
+}
+
+/** The compiled seccomp filter; loaded lazily because `--privileged` does without. */
+async function seccompFilter(capabilities: readonly string[]): Promise<Uint8Array> {
+  const { seccompProgram } = await import('./seccomp/index.ts');
+  return seccompProgram(capabilities);
 }
 
 /** overlayfs ends a directory at a colon or a comma unless it is escaped. */

@@ -63,7 +63,8 @@ function unpackHere(): Unpacked {
     onwarn: (code, message) => {
       // An archive of nothing is one, too: node-tar recognizes them by their entries only.
       const isEmpty = ended && !isTar && /Unrecognized archive format/.test(String(message));
-      if (code !== 'TAR_ENTRY_INFO' && !isEmpty) failed ??= new InitError('cannot unpack the archive', describeDamage(code, String(message), isTar));
+      if (code !== 'TAR_ENTRY_INFO' && !isEmpty)
+        failed ??= new InitError('cannot unpack the archive', describeDamage(code, String(message), isTar));
     },
     onReadEntry: (entry) => {
       isTar = true;
@@ -84,13 +85,14 @@ function unpackHere(): Unpacked {
     if (failed !== undefined) throw failed;
   }
   parser.end();
-  if (failed !== undefined) throw failed as Error;
+  if (failed !== undefined) throw failed;
   tree.finish();
   return { type: 'unpacked', bytes: tree.bytes, ended };
 }
 
 /** Has node-tar read device numbers from GNU tar's headers too, where they lie in the same place as in POSIX's. */
 function readGnuDevices(): void {
+  // oxlint-disable-next-line typescript/unbound-method -- it is called with its `this` below
   const decode = Header.prototype.decode;
   Header.prototype.decode = function decodeWithDevices(block, offset, ...extended) {
     decode.call(this, block, offset, ...extended);
@@ -143,7 +145,8 @@ class Tree {
 
   private make(place: string, entry: ReadEntry, attempt: (act: () => void) => void): void {
     const isDirectory = entry.type === 'Directory' || entry.type === 'GNUDumpDir';
-    if (place === '/' && !isDirectory) throw new InitError(`refusing ${quote(entry.path)}`, 'the root can only be a directory');
+    if (place === '/' && !isDirectory)
+      throw new InitError(`refusing ${quote(entry.path)}`, 'the root can only be a directory');
     if (place !== '/') this.makeParents(path.posix.dirname(place));
     switch (entry.type) {
       case 'Directory':
@@ -166,7 +169,7 @@ class Tree {
       case 'CharacterDevice':
       case 'BlockDevice': {
         const mode = fileTypes[entry.type] | (entry.mode ?? 0o644);
-        const { devmaj = 0, devmin = 0 } = entry.header;
+        const { devmaj, devmin } = entry.header;
         this.replacing(place, () => libc.mknodAt(AT_FDCWD, place, mode, devmaj, devmin));
         setOwner(place, entry);
         setMode(place, entry, 0o644);

@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
-import { runTool } from '../host/exec.ts';
+import { runDirectly } from '../host/tool.ts';
 import { contains, formatAddress, overlaps, parseAddress, parseSubnet, type Range } from './address.ts';
 
 /** What the planners need to know of the host's network. Read from /proc where that is enough: no process. */
@@ -74,7 +74,7 @@ export function ipForward(): boolean {
 
 /** Reads all that the set-up of a network depends on. */
 export async function readNetworkFacts(bridge: string): Promise<NetworkFacts> {
-  const { exitCode, stdout, stderr } = await runTool('iptables-save', []);
+  const { exitCode, stdout, stderr } = await runDirectly('iptables-save', []);
   if (exitCode !== 0) {
     throw new MinirunError(
       'cannot read the firewall',

@@ -8,6 +8,14 @@ import { Staging } from '../../../src/image/staging.ts';
 import { findImage, listImages, removeImage, storeImage, sweepImages, tagImage } from '../../../src/image/store.ts';
 import { ensureStateRoot, setStateRoot, stateRoot } from '../../../src/state/paths.ts';
 
+/** The message with which a promise is rejected. */
+async function failureOf(promise: Promise<unknown>): Promise<string> {
+  return promise.then(
+    () => 'no error',
+    (error: Error) => error.message,
+  );
+}
+
 const before = stateRoot();
 let images: string;
 
@@ -28,7 +36,7 @@ const diffId = (letter: string) => `sha256:${letter.repeat(64)}`;
 /** Stores an image whose layers are named by letters, the lowest first. */
 async function store(name: string | undefined, layers: string, command = 'sh', standIn?: string): Promise<Image> {
   const staging = new Staging();
-  const staged = [...layers].map((letter) => {
+  const staged = layers.split('').map((letter) => {
     const directory = staging.newLayer(letter);
     fs.writeFileSync(path.join(directory, 'file'), letter);
     return { diffId: diffId(letter), directory };
@@ -47,7 +55,12 @@ async function store(name: string | undefined, layers: string, command = 'sh', s
   }
 }
 
-const layersHere = () => fs.readdirSync(path.join(images, 'layers')).map((hex) => hex[0]).toSorted().join('');
+const layersHere = () =>
+  fs
+    .readdirSync(path.join(images, 'layers'))
+    .map((hex) => hex.slice(0, 1))
+    .toSorted()
+    .join('');
 const leftovers = () => fs.readdirSync(images).filter((entry) => entry.startsWith('.'));
 const nobody = { inUse: () => undefined };
 
@@ -59,7 +72,14 @@ describe('finding', () => {
 
   test('by every form of the name, by id and by the beginning of an id', async () => {
     const image = await store('tool:1', 'ab');
-    const forms = ['tool:1', 'docker.io/library/tool:1', image.id, image.id.slice(7), image.id.slice(0, 20), image.id.slice(7, 12)];
+    const forms = [
+      'tool:1',
+      'docker.io/library/tool:1',
+      image.id,
+      image.id.slice(7),
+      image.id.slice(0, 20),
+      image.id.slice(7, 12),
+    ];
     for (const form of forms) expect(findImage(form)).toEqual(image);
     expect(findImage('tool')).toBeUndefined();
     expect(findImage('f'.repeat(64))).toBeUndefined();
@@ -107,7 +127,7 @@ describe('storing', () => {
   });
 
   test('ten at once share one layer', async () => {
-    const stored = await Promise.all(Array.from({ length: 10 }, async () => await store('tool', 'a')));
+    const stored = await Promise.all(Array.from({ length: 10 }, async () => store('tool', 'a')));
     expect(new Set(stored.map((image) => image.id)).size).toBe(1);
     expect(layersHere()).toBe('a');
     expect(leftovers()).toEqual([]);
@@ -141,7 +161,7 @@ describe('removing', () => {
   test('by id', async () => {
     const image = await store('one', 'a');
     await tagImage(image.id, parseReference('two'));
-    expect(removeImage(image.id, nobody)).rejects.toThrow('it has 2 names');
+    expect(await failureOf(removeImage(image.id, nobody))).toMatch('it has 2 names');
     const removal = await removeImage(image.id.slice(7, 19), { ...nobody, force: true });
     expect(removal).toEqual({ untagged: ['one:latest', 'two:latest'], deleted: [image.id, diffId('a')] });
   });
@@ -149,15 +169,15 @@ describe('removing', () => {
   test('not while a container uses it', async () => {
     const image = await store('one', 'a');
     const used = { inUse: (id: string) => (id === image.id ? 'web' : undefined) };
-    expect(removeImage('one', used)).rejects.toThrow('container web uses its image');
-    expect(removeImage(image.id, { ...used, force: true })).rejects.toThrow('container web uses it');
+    expect(await failureOf(removeImage('one', used))).toMatch('container web uses its image');
+    expect(await failureOf(removeImage(image.id, { ...used, force: true }))).toMatch('container web uses it');
     expect(await removeImage('one', { ...used, force: true })).toEqual({ untagged: ['one:latest'], deleted: [] });
     expect(layersHere()).toBe('a');
     expect(findImage(image.id)?.id).toBe(image.id);
   });
 
-  test('what is not here', () => {
-    expect(removeImage('one', nobody)).rejects.toThrow('it is not on this machine');
+  test('what is not here', async () => {
+    expect(await failureOf(removeImage('one', nobody))).toMatch('it is not on this machine');
   });
 });
 

@@ -1,0 +1,98 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import { MinirunError } from '../errors.ts';
+import { readJson } from '../state/json.ts';
+import type { ContainerState } from './definition.ts';
+import { reclaim } from './reconcile.ts';
+import { isAtRest } from './status.ts';
+import { containerFiles, isSettled, readState, requireContainer } from './store.ts';
+
+/** Milliseconds between two looks at a container when nothing is heard of it. */
+const patience = 200;
+
+/**
+ * Resolves with a container's exit code once it is at rest or gone; at once when it is already.
+ *
+ * @throws MinirunError when there is no such container, or it was removed without a trace of its exit code
+ */
+export async function waitForContainer(reference: string): Promise<number> {
+  const { id, name } = requireContainer(reference).definition;
+  const changes = new Changes(containerFiles(id).directory);
+  let recorded: number | undefined;
+  try {
+    for (;;) {
+      const state = readState(id);
+      if (state !== undefined && isAtRest(state)) return state.exitCode;
+      // With --rm the folder goes right after the exit code was written down, so it is read whenever it is there.
+      recorded = recordedCode(id) ?? recorded;
+      if (state === undefined) break;
+      if (isSettled(state)) await changes.next(patience);
+      else await reclaim(id);
+    }
+  } finally {
+    changes.end();
+  }
+  if (recorded !== undefined) return recorded;
+  throw new MinirunError(`cannot tell the exit code of container "${name}"`, 'it was removed meanwhile');
+}
+
+/** The exit code in a container's folder or in what a removal has left of it so far. */
+function recordedCode(id: string): number | undefined {
+  const { directory } = containerFiles(id);
+  for (const place of [directory, `${directory}.removing`]) {
+    try {
+      const text = fs.readFileSync(path.join(place, 'exit'), 'latin1').trim();
+      if (/^\d+$/.test(text)) return Number(text);
+    } catch {
+      // Not written yet, or gone.
+    }
+  }
+  const left = readJson<ContainerState>(path.join(`${directory}.removing`, 'state.json'));
+  return left !== undefined && isAtRest(left) ? left.exitCode : undefined;
+}
+
+/** Tells when something happens in directories. Those that do not exist, and what inotify misses, show by the clock. */
+export class Changes {
+  private readonly watchers = new Map<string, fs.FSWatcher>();
+  private wake: (() => void) | undefined;
+  private happened = false;
+
+  constructor(...directories: readonly string[]) {
+    for (const directory of directories) this.watch(directory);
+  }
+
+  /** Also tells of this directory; does nothing when it is watched already or does not exist. */
+  watch(directory: string): void {
+    if (this.watchers.has(directory)) return;
+    const notice = () => {
+      this.happened = true;
+      this.wake?.();
+    };
+    try {
+      const watcher = fs.watch(directory, notice);
+      watcher.on('error', notice);
+      this.watchers.set(directory, watcher);
+    } catch {
+      // It does not exist yet, or the user has no inotify watches left: the clock will do.
+    }
+  }
+
+  /** Resolves at the next change since this was called last, or after so many milliseconds. */
+  async next(milliseconds: number): Promise<void> {
+    if (!this.happened) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, milliseconds);
+        this.wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+    this.wake = undefined;
+    this.happened = false;
+  }
+
+  end(): void {
+    for (const watcher of this.watchers.values()) watcher.close();
+  }
+}
