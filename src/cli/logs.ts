@@ -29,10 +29,7 @@ export function registerLogs(program: Command): void {
     });
 }
 
-/** Bytes that are collected before they are written: a write for each line would take most of the time. */
-const batchSize = 65536;
-
-/** Writes pieces to the streams they are for, in order, as fast as the reader takes them; ends when it goes away. */
+/** Writes pieces to the streams they are for, in order, as fast as their reader takes them; ends when it goes away. */
 async function print(pieces: AsyncIterable<LogPiece>): Promise<void> {
   let open = true;
   for (const stream of [process.stdout, process.stderr]) {
@@ -40,36 +37,8 @@ async function print(pieces: AsyncIterable<LogPiece>): Promise<void> {
       open = false;
     });
   }
-  let batch: Buffer[] = [];
-  let size = 0;
-  let target: LogPiece['stream'] = 'stdout';
-  const flush = async (): Promise<void> => {
-    if (size === 0) return;
-    const bytes = Buffer.concat(batch);
-    batch = [];
-    size = 0;
-    await new Promise<void>((resolve) => process[target].write(bytes, () => resolve()));
-  };
-  const iterator = pieces[Symbol.asyncIterator]();
-  let pending = iterator.next();
-  while (open) {
-    // With nothing at hand, what was collected goes out: `logs -f` waits for the next line then.
-    const step = await Promise.race([pending, soon()]);
-    if (step === undefined) await flush();
-    const { done, value } = step ?? (await pending);
-    if (done === true) break;
-    pending = iterator.next();
-    if (value.stream !== target) await flush();
-    target = value.stream;
-    batch.push(value.bytes);
-    size += value.bytes.length;
-    if (size >= batchSize) await flush();
+  for await (const { stream, bytes } of pieces) {
+    await new Promise<void>((resolve) => process[stream].write(bytes, () => resolve()));
+    if (!open) return;
   }
-  if (open) await flush();
-  else await iterator.return?.();
-}
-
-/** Resolves with nothing after everything that is ready has had its turn. */
-function soon(): Promise<undefined> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

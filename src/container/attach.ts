@@ -5,6 +5,7 @@ import { type ProcessRef, processRef, signalProcess } from '../host/process.ts';
 import type { Definition } from './definition.ts';
 import { ForegroundLog } from './foreground-log.ts';
 import type { Ready } from './protocol.ts';
+import { RawTerminal } from './raw-terminal.ts';
 
 /** The user's side of a process in a container: its streams or its terminal, and the signals that are passed on. */
 export interface Foreground {
@@ -89,7 +90,7 @@ function attachTerminal(ready: Ready, stdin: boolean, signals: SignalProxy, log?
   const master = takeDescriptor(ready.pid, ready.fds.terminal as number);
   const output = relay(fs.createReadStream('', { fd: master, autoClose: false }), process.stdout, (chunk) => log?.write('stdout', chunk));
   const resize = () => resizeTerminal(master, process.stdout.rows ?? 24, process.stdout.columns ?? 80);
-  const raw = stdin && process.stdin.isTTY;
+  const raw = stdin && process.stdin.isTTY ? new RawTerminal() : undefined;
   let ended = false;
   return {
     begin: (pid) => {
@@ -97,7 +98,7 @@ function attachTerminal(ready: Ready, stdin: boolean, signals: SignalProxy, log?
         resize();
         process.on('SIGWINCH', resize);
       }
-      if (raw) process.stdin.setRawMode(true);
+      void raw?.enter();
       if (stdin) {
         const input = fs.createWriteStream('', { fd: master, autoClose: false });
         input.on('error', () => {});
@@ -117,7 +118,7 @@ function attachTerminal(ready: Ready, stdin: boolean, signals: SignalProxy, log?
       if (ended) return;
       ended = true;
       process.off('SIGWINCH', resize);
-      if (raw) process.stdin.setRawMode(false);
+      raw?.leave();
       signals.end();
     },
   };

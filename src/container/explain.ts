@@ -1,6 +1,157 @@
+import { renderScript, type Section, word } from '../host/script.ts';
+import type { Step } from '../host/steps.ts';
+import { endpointOf } from '../network/attach.ts';
+import { defaultNetworkName, type Endpoint, type Network } from '../network/definition.ts';
+import { networkSection } from '../network/explain.ts';
+import { defaultMtu, hasIpv6 } from '../network/facts.ts';
+import { allocate } from '../network/ipam.ts';
+import { planConnection } from '../network/lifecycle.ts';
+import { newDefaultNetwork, readNetwork, requireNetwork } from '../network/store.ts';
+import { capabilityNames } from './capabilities.ts';
 import type { Draft } from './create.ts';
+import type { Definition } from './definition.ts';
+import { hostResolvers, hostsContent, planFiles } from './etc.ts';
+import { namespaceName, networkOf } from './networking.ts';
+import type { OciMount, OciSpec } from './oci.ts';
+import { containerFiles, readSpec, readSteps, requireContainer } from './store.ts';
 
-export async function explainRun(_draft: Draft, _detach: boolean): Promise<string> {
-  return '';
+/** `run --explain`: everything that running the draft would do, without doing any of it. */
+export async function explainRun(draft: Draft, detach: boolean): Promise<string> {
+  const { definition, spec } = draft;
+  const place = networkOf(definition);
+  const named = place.kind === 'own' && place.name !== 'none' ? networkNamed(place.name) : undefined;
+  const endpoint = named && endpointOf(named, allocate({ ...named, leases: { ...named.leases } }, definition.id, definition.address), 'eth0', defaultMtu());
+  const sections: Section[] = [
+    { title: 'Files of the container', steps: fileSteps(definition, spec, endpoint) },
+    ...(named === undefined ? [] : [networkSection(named)]),
+    ...(place.kind === 'own'
+      ? [{ title: 'Network stack of the container', steps: planConnection(namespaceName(definition), endpoint === undefined ? [] : [endpoint], hasIpv6()) }]
+      : []),
+    { title: 'The process', steps: [processStep(definition, spec, detach)] },
+  ];
+  return renderScript(
+    `Container ${definition.name} from ${definition.image}: what "minirun run" does, as a person would type it. ` +
+      'minirun takes the steps of the first three parts while the process is starting and mounting, and lets it go on when all of them are done.',
+    sections,
+    variablesOf(definition),
+  );
 }
-export async function explainRemove(_name: string): Promise<string> { return ''; }
+
+/** The two long paths of every script: the container's folder and its topmost image layer. */
+function variablesOf({ id, layers }: Definition): Record<string, string> {
+  return { dir: containerFiles(id).directory, ...(layers[0] === undefined ? {} : { layer: layers[0] }) };
+}
+
+/** `rm --explain`: what was done for a container; `delete` is what `rm` does. */
+export async function explainRemove(reference: string): Promise<string> {
+  const { definition, state } = requireContainer(reference);
+  const spec = readSpec(definition.id);
+  return renderScript(`Container ${definition.name}: "delete" is what "minirun rm -f ${definition.name}" does, as a person would type it.`, [
+    { title: 'Files of the container', steps: fileSteps(definition, spec, state.endpoints[0]) },
+    { title: 'Network stack of the container', steps: readSteps(definition.id) },
+    { title: 'The process', steps: [processStep(definition, spec, true, state.init?.pid)] },
+  ], variablesOf(definition));
+}
+
+function networkNamed(name: string): Network {
+  return name === defaultNetworkName ? (readNetwork(name) ?? newDefaultNetwork()) : requireNetwork(name);
+}
+
+function fileSteps(definition: Definition, spec: OciSpec, endpoint: Endpoint | undefined): Step[] {
+  const { directory, hosts } = containerFiles(definition.id);
+  const steps = planFiles({ definition }, spec.hostname, hostResolvers());
+  return steps.map((step, index) => ({
+    ...step,
+    apply: step.apply.map((command) =>
+      command.tool === 'file' && command.path === hosts ? { ...command, content: hostsContent(definition, spec.hostname, endpoint?.address) } : command,
+    ),
+    undo: index === 0 ? [{ tool: 'remove', path: directory }] : [],
+  }));
+}
+
+/**
+ * The process by hand: the same namespaces and mounts with the tools of util-linux. What no tool can do is said in
+ * the step's reason.
+ */
+function processStep(definition: Definition, spec: OciSpec, detach: boolean, running?: number): Step {
+  const { directory } = containerFiles(definition.id);
+  const pidFile = `${directory}/pid`;
+  const place = networkOf(definition);
+  const enter = place.kind === 'own' ? `ip netns exec ${word(namespaceName(definition))} ` : place.kind === 'joined' ? `nsenter --net=${word(place.netns)} ` : '';
+  const inner = innerScript(definition, spec);
+  const command = [`${enter}unshare --pid --mount --uts --ipc --cgroup --fork --kill-child sh -e -c '`, ...inner.map((line) => `  ${line.replaceAll("'", "'\\''")}`)];
+  return {
+    id: 'process',
+    why:
+      'The command becomes pid 1 of new namespaces. init, which is minirun itself, makes the same mounts by system calls; it also ' +
+      'changes the root with pivot_root(2) instead of chroot, loads a seccomp filter that no tool can load, and hides the paths that are masked here.',
+    apply: [{ tool: 'process', script: [...command, detach ? `' </dev/null >/dev/null 2>&1 & echo $! >${word(pidFile)}` : "'"].join('\n') }],
+    undo: [{ tool: 'process', script: running === undefined ? `[ -s ${word(pidFile)} ] && kill -9 "$(cat ${word(pidFile)})"` : `kill -9 ${running}` }],
+  };
+}
+
+/** What runs inside the new namespaces, one command a line; the root filesystem is the working directory. */
+function innerScript(definition: Definition, spec: OciSpec): string[] {
+  const { upper, work } = containerFiles(definition.id);
+  const root = spec.root.path;
+  const lines =
+    definition.rootfs === undefined
+      ? [`mount -t overlay -o nodev,lowerdir=${definition.layers.join(':')},upperdir=${upper},workdir=${work} overlay ${word(root)}`]
+      : [`mount --rbind ${word(root)} ${word(root)}`];
+  lines.push(`cd ${word(root)}`);
+  for (const mount of spec.mounts) {
+    lines.push(...mountLines(mount));
+    if (mount.destination === '/dev' && mount.type === 'tmpfs') {
+      for (const { path, type, major, minor, fileMode } of spec.linux.devices) lines.push(`mknod -m ${fileMode.toString(8)} ${inside(path)} ${type} ${major} ${minor}`);
+      lines.push('ln -s pts/ptmx dev/ptmx', 'ln -s /proc/self/fd dev/fd');
+      for (const [fd, name] of ['stdin', 'stdout', 'stderr'].entries()) lines.push(`ln -s /proc/self/fd/${fd} dev/${name}`);
+    }
+  }
+  lines.push(`hostname ${word(spec.hostname)}`);
+  for (const [key, value] of Object.entries(spec.linux.sysctl)) lines.push(`echo ${word(value)} >proc/sys/${key.replaceAll('.', '/')}`);
+  const { readonlyPaths, maskedPaths } = spec.linux;
+  if (readonlyPaths.length > 0) {
+    lines.push(`for p in ${readonlyPaths.map(inside).join(' ')}; do`, '  if [ -e $p ]; then mount --rbind $p $p; mount -o remount,bind,ro $p; fi', 'done');
+  }
+  if (maskedPaths.length > 0) {
+    lines.push(
+      `for p in ${maskedPaths.map(inside).join(' ')}; do`,
+      '  if [ -d $p ]; then mount -t tmpfs -o ro tmpfs $p; elif [ -e $p ]; then mount --bind dev/null $p; fi',
+      'done',
+    );
+  }
+  if (spec.root.readonly) lines.push('mount -o remount,bind,ro .');
+  for (const { type, soft, hard } of spec.process.rlimits) {
+    if (type === 'RLIMIT_NOFILE') lines.push(`ulimit -Sn ${soft}`, `ulimit -Hn ${hard}`);
+  }
+  const kept = new Set(spec.process.capabilities.bounding);
+  const dropped = kept.size === capabilityNames.length ? '' : `--bounding-set=-all${[...kept].map((name) => `,+${name.slice(4).toLowerCase()}`).join('')} `;
+  const user = spec.process.user.username === '' ? '' : `--userspec=${word(spec.process.user.username)} `;
+  const env = spec.process.env.map(word).join(' ');
+  const change = spec.process.cwd === '/' ? '' : `sh -c ${word(`cd ${word(spec.process.cwd)} && exec "$@"`)} sh `;
+  lines.push(
+    `exec env -i ${env} \\`,
+    `  setpriv ${dropped}--inh-caps=-all ${spec.process.noNewPrivileges ? '--no-new-privs ' : ''}\\`,
+    `  chroot ${user}. ${change}${spec.process.args.map(word).join(' ')}`,
+  );
+  return lines;
+}
+
+/** A path of the container, seen from its root filesystem as the working directory. */
+function inside(path: string): string {
+  return word(path.replace(/^\//, ''));
+}
+
+function mountLines({ destination, type, source, options }: OciMount): string[] {
+  const target = inside(destination);
+  if (type === 'cgroup') return [`mount --rbind /sys/fs/cgroup ${target}`];
+  if (type === 'bind') {
+    const flags = options.filter((option) => !['rbind', 'bind', 'rprivate', 'private'].includes(option));
+    return [
+      `[ -e ${target} ] || if [ -d ${word(source)} ]; then mkdir -p ${target}; else touch ${target}; fi`,
+      `mount --rbind ${word(source)} ${target}`,
+      ...(flags.length > 0 ? [`mount -o remount,bind,${flags.join(',')} ${target}`] : []),
+    ];
+  }
+  return [`mkdir -p ${target}`, `mount -t ${type} -o ${word(options.join(','))} ${source} ${target}`];
+}

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
-import { BackwardReader, LogReader, StreamLog } from './log-file.ts';
+import { BackwardReader, type LogLine, LogReader, StreamLog } from './log-file.ts';
 import { formatStamp, parseMoment, type Stamp, stampOf } from './log-stamp.ts';
 import { reclaim } from './reconcile.ts';
 import { isAtRest } from './status.ts';
@@ -18,7 +18,7 @@ export interface LogRequest {
   until?: string;
 }
 
-/** Bytes for one of the caller's streams. */
+/** Lines for one of the caller's streams. */
 export interface LogPiece {
   stream: 'stdout' | 'stderr';
   bytes: Buffer;
@@ -32,9 +32,12 @@ interface Source {
 /** Milliseconds between two looks at a log of which nothing is heard. */
 const patience = 500;
 
+/** Bytes after which a piece is full: a write for each line would take most of the time. */
+const pieceSize = 65536;
+
 /**
- * A container's log, both streams in the order of time, a line at a time. With `follow` it goes on until the container
- * is at rest.
+ * A container's log, both streams in the order of time. With `follow` it goes on until the container is at rest. Holds
+ * a piece and a line of each stream in memory, however long the log is.
  */
 export async function* readLog(reference: string, request: LogRequest): AsyncGenerator<LogPiece> {
   const now = Date.now();
@@ -55,18 +58,7 @@ export async function* readLog(reference: string, request: LogRequest): AsyncGen
       // The logger of a terminal is not waited for when the container ends: it gets a moment to write what it has.
       if (ended && request.follow && definition.tty) await new Promise((resolve) => setTimeout(resolve, 50));
       if (ended) for (const reader of readers) reader.finish();
-      for (;;) {
-        const index = earliest(readers);
-        const reader = readers[index];
-        const line = reader?.peek();
-        if (reader === undefined || line === undefined) break;
-        if (until !== undefined && line.stamp > until) return;
-        reader.take();
-        if (line.stamp < since) continue;
-        const { stream } = sources[index] as Source;
-        const prefix = request.timestamps ? Buffer.from(`${formatStamp(line.stamp)} `) : undefined;
-        yield { stream, bytes: prefix === undefined ? line.text : Buffer.concat([prefix, line.text]) };
-      }
+      yield* pieces(lines(sources, readers, since, until), request.timestamps);
       if (changes === undefined || ended || (until !== undefined && stampOf(Date.now()) > until)) return;
       for (const { log: { place } } of sources) changes.watch(place);
       await changes.next(patience);
@@ -75,6 +67,45 @@ export async function* readLog(reference: string, request: LogRequest): AsyncGen
     changes?.end();
     for (const reader of readers) reader.close();
   }
+}
+
+/** What the readers have, in the order of time. */
+function* lines(
+  sources: readonly Source[],
+  readers: readonly LogReader[],
+  since: Stamp,
+  until: Stamp | undefined,
+): Generator<{ stream: LogPiece['stream']; line: LogLine }> {
+  for (;;) {
+    const index = earliest(readers);
+    const reader = readers[index];
+    const source = sources[index];
+    const line = reader?.peek();
+    if (reader === undefined || source === undefined || line === undefined) return;
+    if (until !== undefined && line.stamp > until) return;
+    reader.take();
+    if (line.stamp >= since) yield { stream: source.stream, line };
+  }
+}
+
+/** Puts neighbouring lines of a stream together. */
+function* pieces(found: Iterable<{ stream: LogPiece['stream']; line: LogLine }>, timestamps: boolean): Generator<LogPiece> {
+  let current: LogPiece['stream'] = 'stdout';
+  let parts: Buffer[] = [];
+  let size = 0;
+  const filled = (): LogPiece => ({ stream: current, bytes: Buffer.concat(parts) });
+  for (const { stream, line } of found) {
+    if (size > 0 && (stream !== current || size >= pieceSize)) {
+      yield filled();
+      parts = [];
+      size = 0;
+    }
+    current = stream;
+    if (timestamps) parts.push(Buffer.from(`${formatStamp(line.stamp)} `));
+    parts.push(line.text);
+    size += line.text.length + 1;
+  }
+  if (size > 0) yield filled();
 }
 
 /** The plain file first: it is of a time when the machine had no logger, or all there is. */

@@ -96,5 +96,5 @@ async function checkTini(): Promise<Check> {
 async function checkTar(): Promise<Check> {
   const version = await versionOf('tar', '--version');
   if (version !== undefined) return ok('tar', numberIn(version));
-  return warning('tar', 'not installed: minirun has its own, but scripts of --explain use it', installCommand('tar'));
+  return warning('tar', 'not installed: minirun has its own, but you need it to make archives for import and cp', installCommand('tar'));
 }

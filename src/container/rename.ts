@@ -1,0 +1,165 @@
+import fs from 'node:fs';
+import { MinirunError } from '../errors.ts';
+import { applySteps } from '../host/executor.ts';
+import { faultPoint } from '../host/fault.ts';
+import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
+import { ip, type Step } from '../host/steps.ts';
+import { readJson, writeJson } from '../state/json.ts';
+import { withLock } from '../state/lock.ts';
+import { paths } from '../state/paths.ts';
+import type { Definition } from './definition.ts';
+import { namespaceName } from './networking.ts';
+import { checkName } from './options.ts';
+import { containerFiles, containerIds, idOfName, isRunning, isSettled, namePattern, readContainer, readSteps, releaseName, requireContainer, reserveName, writeState } from './store.ts';
+
+/** `containers/<id>/renaming`: who is giving the container another name; void when that process is dead. */
+interface Renaming {
+  by: ProcessRef;
+  from: string;
+  to: string;
+}
+
+/**
+ * Gives a container another name, also its network namespace while it runs.
+ *
+ * Both names are reserved from the first step to the last. A process that is killed in between leaves the file
+ * `renaming`: `finishInterruptedRenames` then carries it through, and a container that ends before that takes the
+ * namespace down under both names.
+ *
+ * @throws MinirunError before any effect when the new name is taken or impossible
+ */
+export async function renameContainer(reference: string, wanted: string): Promise<void> {
+  const to = checkName(wanted.replace(/^\//, ''), namePattern);
+  const id = requireContainer(reference).definition.id;
+  const renaming = await withLock((): Renaming => {
+    const { definition, state } = requireContainer(id);
+    const from = definition.name;
+    const refuse = (why: string, remedy: string) => new MinirunError(`cannot rename container "${from}"`, why, remedy);
+    if (from === to) throw refuse('that is its name already', 'Choose another name');
+    if (['starting', 'stopping', 'restarting'].includes(state.status) || !isSettled(state)) {
+      throw refuse(`it is ${state.status}`, 'Try again in a moment');
+    }
+    if (isAlive(readRenaming(id)?.by)) throw refuse('another process is renaming it', 'Try again in a moment');
+    if (state.netns !== undefined && fs.existsSync(namespaceFile(to))) {
+      throw refuse(`a network namespace "${to}" exists already and is not of minirun`, `Delete it (ip netns del ${to}), or choose another name`);
+    }
+    reserveName(to, id);
+    const entry: Renaming = { by: selfRef(), from, to };
+    writeJson(renamingFile(id), entry);
+    return entry;
+  });
+  faultPoint('rename.reserved');
+  await carryThrough(id, renaming);
+}
+
+/** Carries renames through whose process was killed. With nothing to do it only compares two counts. */
+export async function finishInterruptedRenames(): Promise<void> {
+  const names = fs.readdirSync(paths.names());
+  if (names.length === containerIds().length) return;
+  for (const name of names) {
+    const id = idOfName(name);
+    if (id === undefined) continue;
+    if (!fs.existsSync(containerFiles(id).directory)) releaseName(name, id);
+    const renaming = readRenaming(id);
+    if (renaming !== undefined && !isAlive(renaming.by)) await carryThrough(id, renaming);
+    else if (renaming === undefined) await releaseStray(name, id);
+  }
+}
+
+/** A name that was reserved by a process that was killed before it could say what for. */
+async function releaseStray(name: string, id: string): Promise<void> {
+  await withLock(() => {
+    const definition = readJson<Definition>(containerFiles(id).definition);
+    if (definition !== undefined && definition.name !== name && readRenaming(id) === undefined) releaseName(name, id);
+  });
+}
+
+/** The rest of a rename, from wherever it stands. */
+async function carryThrough(id: string, { from, to }: Renaming): Promise<void> {
+  try {
+    const { state } = requireContainer(id);
+    if (state.netns !== undefined && isRunning(state)) await addNamespaceName(id, to, state.init as ProcessRef);
+  } catch (error) {
+    await rollBack(id, from, to);
+    throw error;
+  }
+  faultPoint('rename.attached');
+  const hadNamespace = await withLock(() => {
+    const container = readContainer(id);
+    // It was removed meanwhile, with whatever of it there was.
+    if (container === undefined) return false;
+    writeJson(containerFiles(id).definition, { ...container.definition, name: to });
+    renameInHosts(id, from, to);
+    if (container.state.netns === undefined) return false;
+    writeState(id, { ...container.state, netns: to });
+    return true;
+  });
+  faultPoint('rename.written');
+  if (hadNamespace) await applySteps([{ id: 'netns.forget', why: 'Nobody is to find it under its old name.', apply: deleteIfThere(from), undo: [] }]);
+  faultPoint('rename.forgotten');
+  await withLock(() => {
+    if (hadNamespace && readContainer(id) !== undefined) rewriteUndo(id, [to]);
+    releaseName(from, id);
+    if (readContainer(id) === undefined) releaseName(to, id);
+    fs.rmSync(renamingFile(id), { force: true });
+  });
+}
+
+/** A second name for the namespace; its undo is stored first, so that the end of the container takes both away. */
+async function addNamespaceName(id: string, to: string, init: ProcessRef): Promise<void> {
+  const from = namespaceName(requireContainer(id).definition);
+  await withLock(() => {
+    if (fs.existsSync(containerFiles(id).steps)) rewriteUndo(id, [to, from]);
+  });
+  faultPoint('rename.recorded');
+  if (fs.existsSync(namespaceFile(to))) return;
+  await applySteps([
+    {
+      id: 'netns.rename',
+      why: `A namespace lives as long as a process or a name has it; from now on ${to} is its name.`,
+      apply: [ip('netns', 'attach', to, String(init.pid))],
+      undo: [ip('netns', 'del', to)],
+    },
+  ]);
+}
+
+async function rollBack(id: string, from: string, to: string): Promise<void> {
+  await withLock(() => {
+    if (readContainer(id) !== undefined && fs.existsSync(containerFiles(id).steps)) rewriteUndo(id, [from]);
+    releaseName(to, id);
+    fs.rmSync(renamingFile(id), { force: true });
+  });
+}
+
+/** Lets the container's stored steps take its namespace down under these names; under the lock. */
+function rewriteUndo(id: string, names: readonly string[]): void {
+  const steps = readSteps(id).map(
+    (step): Step => (step.id === 'netns.add' ? { ...step, undo: names.map((name) => ip('netns', 'del', name)) } : step),
+  );
+  writeJson(containerFiles(id).steps, steps, { durable: false });
+}
+
+function deleteIfThere(name: string): Step['apply'] {
+  return fs.existsSync(namespaceFile(name)) ? [ip('netns', 'del', name)] : [];
+}
+
+/** Puts the new name into the container's own line of its /etc/hosts, in place: the file is mounted in the container. */
+function renameInHosts(id: string, from: string, to: string): void {
+  const file = containerFiles(id).hosts;
+  const address = readContainer(id)?.state.endpoints[0]?.address;
+  if (address === undefined || !fs.existsSync(file)) return;
+  const lines = fs.readFileSync(file, 'utf8').split('\n');
+  const renamed = lines.map((line) => {
+    const [first, ...names] = line.split(/\s+/);
+    return first === address && names.includes(from) ? `${address}\t${names.map((name) => (name === from ? to : name)).join(' ')}` : line;
+  });
+  fs.writeFileSync(file, renamed.join('\n'));
+}
+
+const namespaceFile = (name: string) => `/run/netns/${name}`;
+
+const renamingFile = (id: string) => `${containerFiles(id).directory}/renaming`;
+
+function readRenaming(id: string): Renaming | undefined {
+  return readJson<Renaming>(renamingFile(id));
+}

@@ -1,0 +1,93 @@
+import { commandText } from './executor.ts';
+import type { HostCommand, Step } from './steps.ts';
+
+/** A part of a script: some steps under a heading. */
+export interface Section {
+  title: string;
+  steps: readonly Step[];
+}
+
+/**
+ * Steps as a POSIX shell script with two verbs, `add` and `delete`, each step under its reason. It is the same data
+ * that the executor applies. `delete` goes backwards, goes on after errors, and is no error the second time.
+ *
+ * @param variables long paths that the script is to name once: name → path, replaced wherever it stands
+ */
+export function renderScript(title: string, sections: readonly Section[], variables: Record<string, string> = {}): string {
+  const steps = sections.flatMap((section) => section.steps);
+  const add = sections.flatMap(({ title: heading, steps: own }) => [
+    `  # --- ${heading}`,
+    ...own.flatMap((step) => (step.apply.length === 0 ? [] : ['', ...comment(step.why), ...step.apply.flatMap(applyLines)])),
+    '',
+  ]);
+  const undo = steps
+    .toReversed()
+    .flatMap((step) => step.undo.map((command) => `  ${undoLine(command)}`));
+  const short = Object.entries(variables).filter(([, path]) => word(path) === path);
+  const shorten = (line: string) => short.reduce((text, [name, path]) => text.replaceAll(path, `$${name}`), line);
+  return `${[
+    '#!/bin/sh',
+    ...wrap(title).map((line) => `# ${line}`),
+    '#',
+    '#   sh SCRIPT add      takes the steps',
+    '#   sh SCRIPT delete   takes them back; when there is nothing to take back, nothing happens',
+    '',
+    ...short.map(([name, path]) => `export ${name}=${path}`),
+    ...(short.length > 0 ? [''] : []),
+    'add() {',
+    '  set -e',
+    ...add.map(shorten),
+    '}',
+    '',
+    'delete() {',
+    ...(undo.length === 0 ? ['  :'] : undo.map(shorten)),
+    '  return 0',
+    '}',
+    '',
+    'case "${1:-}" in',
+    '  add) add ;;',
+    '  delete) delete 2>/dev/null ;;',
+    '  *) echo "usage: sh $0 add|delete" >&2; exit 2 ;;',
+    'esac',
+  ].join('\n')}\n`;
+}
+
+function comment(why: string): string[] {
+  return wrap(why).map((line) => `  # ${line}`);
+}
+
+function wrap(text: string): string[] {
+  const lines = [''];
+  for (const word of text.split(' ')) {
+    const last = lines.at(-1) as string;
+    if (last.length + word.length + 1 > 96) lines.push(word);
+    else lines[lines.length - 1] = last === '' ? word : `${last} ${word}`;
+  }
+  return lines;
+}
+
+function applyLines(command: HostCommand): string[] {
+  switch (command.tool) {
+    case 'file':
+      return [`  cat >${word(command.path)} <<'EOF'`, ...command.content.replace(/\n$/, '').split('\n'), 'EOF', `  chmod ${command.mode.toString(8)} ${word(command.path)}`];
+    case 'mkdir':
+      return [`  mkdir -p ${word(command.path)}`];
+    case 'remove':
+      return [`  rm -rf ${word(command.path)}`];
+    case 'process':
+      return command.script.split('\n').map((line) => (line === '' ? '' : `  ${line}`));
+    case 'sysctl':
+      return [`  sysctl -qw ${word(`${command.key}=${command.value}`)}`];
+    default:
+      return [`  ${commandText(command)}`];
+  }
+}
+
+function undoLine(command: HostCommand): string {
+  return command.tool === 'process' ? command.script.split('\n').join('\n  ') : (applyLines(command)[0] as string).trim();
+}
+
+/** A word of a shell command, quoted where it must be. */
+export function word(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
