@@ -62,7 +62,8 @@ export function registerRun(program: Command): void {
       const request = toRequest(image, command, options);
       const detach = options.detach === true;
       if (detach && options.sigProxy !== 'true') refuse('--sig-proxy does not go with -d', 'there is nobody to pass signals on');
-      if (!detach && options.tty === true && options.interactive === true && !process.stdin.isTTY) {
+      const shown = options.explain === true;
+      if (!detach && !shown && options.tty === true && options.interactive === true && !process.stdin.isTTY) {
         refuse('-t with -i needs a terminal', 'standard input is none', 'Leave -t out, or run it from a terminal');
       }
       const { reconcile } = await import('../container/reconcile.ts');

@@ -268,7 +268,7 @@ export class BackwardReader {
     this.lineEnd = offset;
     if (!this.log.stamped) return { inode: this.inode, offset, stamp: '', isEmptyEnd: false };
     const head = Buffer.alloc(Math.min(length, emptyEndLength));
-    fs.readSync(this.fd as number, head, 0, head.length, offset);
+    fs.readSync(this.fd, head, 0, head.length, offset);
     const isEmptyEnd = length === emptyEndLength && head.subarray(stampLength, -1).equals(end);
     return { inode: this.inode, offset, stamp: head.toString('latin1', 1, 25), isEmptyEnd };
   }

@@ -1,4 +1,4 @@
-import type { OciProcess, OciSpec } from './oci.ts';
+import type { OciMount, OciProcess, OciSpec } from './oci.ts';
 
 /**
  * What minirun and init say to each other: one JSON object a line on a socket, which is init's file descriptor 3.
@@ -11,7 +11,7 @@ import type { OciProcess, OciSpec } from './oci.ts';
  *
  * A socket that closes before `go` means that minirun died: init exits and the namespaces die with it.
  */
-export type Request = Prepare | Join | Unpack;
+export type Request = Prepare | Join | Unpack | Archive;
 
 /** Build a container: mounts, then wait, then become its process. */
 export interface Prepare {
@@ -44,6 +44,50 @@ export interface Unpack {
 }
 
 /**
+ * One side of `cp`. Init enters the root and then either answers `reading`, waits for `go` and writes a tar archive into
+ * its pipe until it answers `packed`; or makes the files of the archive on its standard input and answers `unpacked`.
+ */
+export interface Archive {
+  type: 'archive';
+  root: ArchiveRoot;
+  /** For messages: `in the container`, `on this machine`. */
+  where: string;
+  action: ReadFiles | WriteFiles;
+}
+
+/** A running process's root; that of a container at rest, to be mounted, with its volumes; this machine's own. */
+export type ArchiveRoot =
+  | { kind: 'process'; pid: number; start: number }
+  | {
+      kind: 'rootfs';
+      directory: string;
+      /** Absent when the directory is a root filesystem already. */
+      overlay?: { lower: string[]; upper?: string; work?: string };
+      mounts: OciMount[];
+      readonly: boolean;
+    }
+  | { kind: 'host' };
+
+export interface ReadFiles {
+  type: 'read';
+  /** Absolute; `/.` at its end stands for what is in a directory, `/` for a directory. */
+  path: string;
+  followLink: boolean;
+}
+
+export interface WriteFiles {
+  type: 'write';
+  /** Absolute; `/` at its end stands for a directory that is there. */
+  path: string;
+  /** The one thing in the archive, as `reading` tells it; absent for an archive of the user's own. */
+  source?: { name: string; directory: boolean };
+  /** Who gets the files; absent to leave them to whom the archive says. */
+  owner?: { uid: number; gid: number };
+  /** Make no devices, and no programs that change who runs them. */
+  careful: boolean;
+}
+
+/**
  * Where the process's standard streams come from. `pipe`: init makes three pipes, minirun opens their other ends
  * through /proc; `pty`: init makes a terminal in the container's own devpts; numbers: file descriptors that
  * init inherited; `null`: /dev/null.
@@ -56,7 +100,7 @@ export interface Go {
   type: 'go';
 }
 
-export type Answer = Ready | Unpacked | Failure;
+export type Answer = Ready | Unpacked | Reading | Packed | Failure;
 
 /** Everything is mounted. The file descriptors are init's; minirun opens them as /proc/PID/fd/N. */
 export interface Ready {
@@ -73,6 +117,20 @@ export interface Unpacked {
   bytes: number;
   /** Whether the archive had its end mark: without a known digest only that tells a whole one from one cut off. */
   ended: boolean;
+}
+
+/** There is something to be read. The descriptor is init's, as those of `ready`. */
+export interface Reading {
+  type: 'reading';
+  fd: number;
+  /** What its one thing is called in the archive: `.` when only what is in a directory was asked for. */
+  name: string;
+  directory: boolean;
+}
+
+/** All of it is written. */
+export interface Packed {
+  type: 'packed';
 }
 
 /** Something failed inside init, ready for the user. */

@@ -8,8 +8,6 @@ import { readJson, writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
 import type { Definition } from './definition.ts';
-import { namespaceName } from './networking.ts';
-import { checkName } from './options.ts';
 import { containerFiles, containerIds, idOfName, isRunning, isSettled, namePattern, readContainer, readSteps, releaseName, requireContainer, reserveName, writeState } from './store.ts';
 
 /** `containers/<id>/renaming`: who is giving the container another name; void when that process is dead. */
@@ -29,7 +27,14 @@ interface Renaming {
  * @throws MinirunError before any effect when the new name is taken or impossible
  */
 export async function renameContainer(reference: string, wanted: string): Promise<void> {
-  const to = checkName(wanted.replace(/^\//, ''), namePattern);
+  const to = wanted.replace(/^\//, '');
+  if (!namePattern.test(to) || to.length > 200) {
+    throw new MinirunError(
+      `invalid container name "${to}"`,
+      'names are letters, digits, "_", "." and "-", at least two, and begin with a letter or digit',
+      'Choose such a name',
+    );
+  }
   const id = requireContainer(reference).definition.id;
   const renaming = await withLock((): Renaming => {
     const { definition, state } = requireContainer(id);
@@ -59,7 +64,10 @@ export async function finishInterruptedRenames(): Promise<void> {
   for (const name of names) {
     const id = idOfName(name);
     if (id === undefined) continue;
-    if (!fs.existsSync(containerFiles(id).directory)) releaseName(name, id);
+    if (!fs.existsSync(containerFiles(id).directory)) {
+      releaseName(name, id);
+      continue;
+    }
     const renaming = readRenaming(id);
     if (renaming !== undefined && !isAlive(renaming.by)) await carryThrough(id, renaming);
     else if (renaming === undefined) await releaseStray(name, id);
@@ -78,7 +86,7 @@ async function releaseStray(name: string, id: string): Promise<void> {
 async function carryThrough(id: string, { from, to }: Renaming): Promise<void> {
   try {
     const { state } = requireContainer(id);
-    if (state.netns !== undefined && isRunning(state)) await addNamespaceName(id, to, state.init as ProcessRef);
+    if (state.netns !== undefined && isRunning(state)) await addNamespaceName(id, from, to, state.init as ProcessRef);
   } catch (error) {
     await rollBack(id, from, to);
     throw error;
@@ -90,24 +98,28 @@ async function carryThrough(id: string, { from, to }: Renaming): Promise<void> {
     if (container === undefined) return false;
     writeJson(containerFiles(id).definition, { ...container.definition, name: to });
     renameInHosts(id, from, to);
-    if (container.state.netns === undefined) return false;
+    // It may have ended and even been started anew in between, which took the namespace's second name away.
+    if (container.state.netns === undefined || !fs.existsSync(namespaceFile(to))) return false;
     writeState(id, { ...container.state, netns: to });
     return true;
   });
   faultPoint('rename.written');
-  if (hadNamespace) await applySteps([{ id: 'netns.forget', why: 'Nobody is to find it under its old name.', apply: deleteIfThere(from), undo: [] }]);
+  if (hadNamespace && idOfName(from) === id && fs.existsSync(namespaceFile(from))) {
+    await applySteps([{ id: 'netns.forget', why: 'Nobody is to find it under its old name.', apply: [ip('netns', 'del', from)], undo: [] }]);
+  }
   faultPoint('rename.forgotten');
   await withLock(() => {
-    if (hadNamespace && readContainer(id) !== undefined) rewriteUndo(id, [to]);
-    releaseName(from, id);
-    if (readContainer(id) === undefined) releaseName(to, id);
+    const exists = readContainer(id) !== undefined;
+    if (hadNamespace && exists && fs.existsSync(containerFiles(id).steps)) rewriteUndo(id, [to]);
+    // The file first: once the old name is free another container may have it, and this is not to be carried on then.
     fs.rmSync(renamingFile(id), { force: true });
+    releaseName(from, id);
+    if (!exists) releaseName(to, id);
   });
 }
 
 /** A second name for the namespace; its undo is stored first, so that the end of the container takes both away. */
-async function addNamespaceName(id: string, to: string, init: ProcessRef): Promise<void> {
-  const from = namespaceName(requireContainer(id).definition);
+async function addNamespaceName(id: string, from: string, to: string, init: ProcessRef): Promise<void> {
   await withLock(() => {
     if (fs.existsSync(containerFiles(id).steps)) rewriteUndo(id, [to, from]);
   });
@@ -126,8 +138,8 @@ async function addNamespaceName(id: string, to: string, init: ProcessRef): Promi
 async function rollBack(id: string, from: string, to: string): Promise<void> {
   await withLock(() => {
     if (readContainer(id) !== undefined && fs.existsSync(containerFiles(id).steps)) rewriteUndo(id, [from]);
-    releaseName(to, id);
     fs.rmSync(renamingFile(id), { force: true });
+    releaseName(to, id);
   });
 }
 
@@ -137,10 +149,6 @@ function rewriteUndo(id: string, names: readonly string[]): void {
     (step): Step => (step.id === 'netns.add' ? { ...step, undo: names.map((name) => ip('netns', 'del', name)) } : step),
   );
   writeJson(containerFiles(id).steps, steps, { durable: false });
-}
-
-function deleteIfThere(name: string): Step['apply'] {
-  return fs.existsSync(namespaceFile(name)) ? [ip('netns', 'del', name)] : [];
 }
 
 /** Puts the new name into the container's own line of its /etc/hosts, in place: the file is mounted in the container. */

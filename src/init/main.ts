@@ -5,6 +5,7 @@ import { receive, send } from './channel.ts';
 import { failure } from './failure.ts';
 import * as libc from './libc.ts';
 import { protectOwnBinary, Rootfs } from './mounts.ts';
+import { mountOverlay } from './overlay.ts';
 import { closeHandedOver, makeStreams } from './streams.ts';
 
 /**
@@ -18,6 +19,10 @@ export async function main(): Promise<void> {
   if (request.type === 'unpack') {
     const { unpack } = await import('./unpack.ts');
     return unpack(request);
+  }
+  if (request.type === 'archive') {
+    const { archive } = await import('./archive.ts');
+    return archive(request);
   }
   const status = libc.pipe();
   try {
@@ -40,8 +45,7 @@ async function prepare({ spec, overlay, netns, stdio }: Prepare, status: { read:
     libc.mount(spec.root.path, spec.root.path, '', libc.MS.BIND | libc.MS.REC, '');
     libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.NODEV, '');
   } else {
-    const data = `lowerdir=${overlay.lower.map(escapeOverlay).join(':')},upperdir=${escapeOverlay(overlay.upper)},workdir=${escapeOverlay(overlay.work)}`;
-    libc.mount('overlay', spec.root.path, 'overlay', libc.MS.NODEV, data);
+    mountOverlay(spec.root.path, overlay);
   }
   const root = new Rootfs(spec.root.path);
 
@@ -105,11 +109,6 @@ async function join(request: Join, status: { read: number; write: number }): Pro
 async function seccompFilter(capabilities: readonly string[]): Promise<Uint8Array> {
   const { seccompProgram } = await import('./seccomp/index.ts');
   return seccompProgram(capabilities);
-}
-
-/** overlayfs ends a directory at a colon or a comma unless it is escaped. */
-function escapeOverlay(directory: string): string {
-  return directory.replace(/[\\:,]/g, (character) => `\\${character}`);
 }
 
 /** Writes a sysctl of the container's namespaces, after making sure that this is the real proc (CVE-2025-52881). */

@@ -11,7 +11,7 @@ import * as libc from './libc.ts';
 const AT_FDCWD = -100;
 const fileTypes = { FIFO: 0o010000, CharacterDevice: 0o020000, BlockDevice: 0o060000 };
 /** What making other people's files takes: CHOWN DAC_OVERRIDE FOWNER FSETID MKNOD SETFCAP. */
-const capabilities = [0, 1, 3, 4, 27, 31].reduce((set, number) => set | (1n << BigInt(number)), 0n);
+export const helperCapabilities = [0, 1, 3, 4, 27, 31].reduce((set, number) => set | (1n << BigInt(number)), 0n);
 
 /**
  * Unpacks the tar archive on standard input into a directory, and ends this process.
@@ -42,10 +42,15 @@ function enter(directory: string): void {
   process.chdir(directory);
   libc.pivotRootHere();
   libc.setUmask(0);
-  libc.setCapabilities(capabilities, capabilities, 0n);
+  libc.setCapabilities(helperCapabilities, helperCapabilities, 0n);
 }
 
-function unpackHere(): Unpacked {
+/**
+ * Unpacks the archive on standard input below the root directory of this process.
+ *
+ * @param admit may change what an entry says before it is made, or leave it out
+ */
+export function unpackHere(admit: (entry: ReadEntry) => boolean = () => true): Unpacked {
   readGnuDevices();
   const tree = new Tree();
   let failed: Error | undefined;
@@ -68,7 +73,9 @@ function unpackHere(): Unpacked {
     },
     onReadEntry: (entry) => {
       isTar = true;
-      attempt(() => tree.add(entry, attempt));
+      attempt(() => {
+        if (admit(entry)) tree.add(entry, attempt);
+      });
       // Takes an entry to its end of which nobody reads the data.
       entry.resume();
     },
@@ -273,7 +280,7 @@ function setMode(place: string, entry: ReadEntry, fallback: number): void {
   fs.chmodSync(place, entry.mode ?? fallback);
 }
 
-function writeAll(fd: number, chunk: Buffer): void {
+export function writeAll(fd: number, chunk: Buffer): void {
   for (let written = 0; written < chunk.length; ) written += fs.writeSync(fd, chunk, written);
 }
 
@@ -285,7 +292,7 @@ function explain(name: string, error: unknown): InitError {
 }
 
 /** The plain words of a failed system call: Node puts a code before them and the arguments after them. */
-function reasonOf(error: unknown): string {
+export function reasonOf(error: unknown): string {
   if (error instanceof libc.SyscallError) return error.reason;
   const message = error instanceof Error ? error.message : String(error);
   return /^[A-Z0-9]+: (.*?)(?:, \w+(?: '.*)?)?$/s.exec(message)?.[1] ?? message;

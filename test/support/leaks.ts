@@ -40,7 +40,10 @@ export async function takeSnapshot(host: Machine, root: string): Promise<Snapsho
     leases: leases(path.join(root, 'networks')),
     containers: entries(path.join(root, 'containers')),
     names: entries(path.join(root, 'names')),
-    state: [...entries(root), ...entries(path.join(root, 'networks')).map((name) => `networks/${name}`)],
+    // The default network's definition stays on file, so that addresses are not reused at once; its leases count above.
+    state: [...entries(root), ...entries(path.join(root, 'networks')).map((name) => `networks/${name}`)].filter(
+      (name) => name !== 'networks/minirun0.json',
+    ),
     cgroups: cgroups(host.path('/sys/fs/cgroup')),
     processes: processes(host),
   };

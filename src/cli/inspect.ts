@@ -1,0 +1,83 @@
+import type { Command } from 'commander';
+import { MinirunError } from '../errors.ts';
+import { reconcileFirst } from './each.ts';
+
+const types = ['container', 'image', 'network'] as const;
+type Type = (typeof types)[number];
+
+/** `minirun inspect NAME...` */
+export function registerInspect(program: Command): void {
+  program
+    .command('inspect')
+    .summary('Show everything about containers, images and networks as JSON')
+    .argument('<names...>', 'names, ids or beginnings of ids of containers, images or networks')
+    .option('-f, --format <format>', '"json" or a Go template')
+    .option('--type <type>', 'look only among these: container, image or network')
+    .option('-s, --size', 'taken for docker’s sake; sizes are not measured')
+    .action(async (names: string[], { format, type }: { format?: string; type?: string }) => {
+      if (type !== undefined && !types.includes(type as Type)) {
+        throw new MinirunError(`invalid --type "${type}"`, 'there is no such kind of thing', `Use one of: ${types.join(', ')}`);
+      }
+      await reconcileFirst();
+      const kinds = type === undefined ? types : [type as Type];
+      await inspectAll(names, format, (name) => describe(name, kinds));
+    });
+}
+
+/** Prints what was found, in the order of the names, then an error for each that was not; one makes the exit code 1. */
+export async function inspectAll(
+  names: readonly string[],
+  format: string | undefined,
+  describeOne: (name: string) => object | Promise<object>,
+): Promise<void> {
+  const { formatObjects } = await import('./output/inspect.ts');
+  const found: object[] = [];
+  const errors: MinirunError[] = [];
+  for (const name of names) {
+    try {
+      found.push(await describeOne(name));
+    } catch (error) {
+      if (!(error instanceof MinirunError)) throw error;
+      errors.push(error);
+    }
+  }
+  process.stdout.write(formatObjects(format, found));
+  for (const { message } of errors) process.stderr.write(`minirun: ${message}\n`);
+  if (errors.length > 0) process.exitCode = 1;
+}
+
+async function describe(name: string, kinds: readonly Type[]): Promise<object> {
+  for (const kind of kinds) {
+    const found = await describers[kind](name);
+    if (found !== undefined) return found;
+  }
+  const kind = kinds.length === 1 ? kinds[0] : undefined;
+  const list = { container: 'ps -a', image: 'images', network: 'network ls' };
+  throw new MinirunError(
+    `no ${kind ?? 'object'} "${name}"`,
+    kind === undefined ? 'no container, image or network has that name or id' : 'none has that name or id',
+    kind === undefined ? 'See minirun ps -a, minirun images and minirun network ls' : `See minirun ${list[kind]} for those there are`,
+  );
+}
+
+const describers: Record<Type, (name: string) => Promise<object | undefined>> = {
+  async container(name) {
+    const { findId, readContainer } = await import('../container/store.ts');
+    const id = findId(name);
+    const container = id === undefined ? undefined : readContainer(id);
+    if (container === undefined || container.state.status === 'creating') return undefined;
+    const { describeContainer } = await import('../container/inspect.ts');
+    return describeContainer(container);
+  },
+  async image(name) {
+    const { describeImage } = await import('../image/inspect.ts');
+    return describeImage(name);
+  },
+  async network(name) {
+    const { describeNetwork, findNetwork } = await import('../network/manage.ts');
+    const { listNetworks } = await import('../network/store.ts');
+    const { readContainer } = await import('../container/store.ts');
+    if (!listNetworks().some((each) => each.name === name || each.id.startsWith(name))) return undefined;
+    return describeNetwork(findNetwork(name), (id) => readContainer(id)?.definition.name ?? id.slice(0, 12));
+  },
+};

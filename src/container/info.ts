@@ -1,0 +1,80 @@
+import fs from 'node:fs';
+import os from 'node:os';
+import { runTool } from '../host/exec.ts';
+import { listImages } from '../image/store.ts';
+import { listNetworks } from '../network/store.ts';
+import { stateRoot } from '../state/paths.ts';
+import { shownStatus } from './status.ts';
+import { listContainers } from './store.ts';
+
+/** What minirun keeps here and what the machine is; names as in docker's `info`, as far as it has them. */
+export interface SystemInfo {
+  Containers: number;
+  ContainersRunning: number;
+  ContainersPaused: number;
+  ContainersStopped: number;
+  Images: number;
+  Networks: number;
+  Driver: string;
+  /** Docker calls its directory of state so. */
+  DockerRootDir: string;
+  StateRoot: string;
+  CgroupVersion: string;
+  /** As `iptables --version` has it. */
+  FirewallBackend: string;
+  KernelVersion: string;
+  OperatingSystem: string;
+  OSType: string;
+  Architecture: string;
+  NCPU: number;
+  MemTotal: number;
+  Name: string;
+  ServerVersion: string;
+}
+
+/** @param version of minirun */
+export async function systemInfo(version: string): Promise<SystemInfo> {
+  const states = listContainers().map(({ state }) => shownStatus(state));
+  const running = states.filter((status) => status === 'running' || status === 'restarting').length;
+  return {
+    Containers: states.length,
+    ContainersRunning: running,
+    ContainersPaused: 0,
+    ContainersStopped: states.length - running,
+    Images: new Set(listImages().map(({ id }) => id)).size,
+    Networks: listNetworks().length,
+    Driver: 'overlay',
+    DockerRootDir: stateRoot(),
+    StateRoot: stateRoot(),
+    CgroupVersion: fs.existsSync('/sys/fs/cgroup/cgroup.controllers') ? '2' : '1',
+    FirewallBackend: await firewallBackend(),
+    KernelVersion: os.release(),
+    OperatingSystem: operatingSystem(),
+    OSType: 'linux',
+    Architecture: os.machine(),
+    NCPU: os.cpus().length,
+    MemTotal: os.totalmem(),
+    Name: os.hostname(),
+    ServerVersion: version,
+  };
+}
+
+async function firewallBackend(): Promise<string> {
+  try {
+    return (await runTool('iptables', ['--version'])).stdout.trim();
+  } catch {
+    return 'none';
+  }
+}
+
+function operatingSystem(): string {
+  for (const file of ['/etc/os-release', '/usr/lib/os-release']) {
+    try {
+      const name = /^PRETTY_NAME="?([^"\n]*)"?$/m.exec(fs.readFileSync(file, 'utf8'))?.[1];
+      if (name !== undefined) return name;
+    } catch {
+      // The next place may have it.
+    }
+  }
+  return 'Linux';
+}

@@ -1,0 +1,181 @@
+import os from 'node:os';
+import type { Endpoint } from '../network/definition.ts';
+import { readNetwork } from '../network/store.ts';
+import { adjustCapabilities } from './capabilities.ts';
+import type { OciMount, OciSpec } from './oci.ts';
+import { shownStatus } from './status.ts';
+import { type Container, containerFiles, readSpec } from './store.ts';
+
+/** Docker's time for what has not happened. */
+const never = '0001-01-01T00:00:00Z';
+
+/** A container in docker's words and order, as `inspect` shows it. */
+export function describeContainer({ definition, state }: Container): object {
+  const { id } = definition;
+  const spec = readSpec(id);
+  const files = containerFiles(id);
+  const [program = '', ...args] = [...definition.entrypoint, ...definition.command];
+  const mounts = spec.mounts.filter((mount) => isUsers(mount, files.directory));
+  const status = shownStatus(state);
+  const running = status === 'running';
+  return {
+    Id: id,
+    Created: definition.created,
+    Path: program,
+    Args: args,
+    State: {
+      Status: status,
+      Running: running,
+      Paused: false,
+      Restarting: status === 'restarting',
+      OOMKilled: false,
+      Dead: false,
+      Pid: running ? (state.init?.pid ?? 0) : 0,
+      ExitCode: state.exitCode,
+      Error: state.error,
+      StartedAt: state.startedAt || never,
+      FinishedAt: state.finishedAt || never,
+    },
+    Image: definition.imageId,
+    ResolvConfPath: files.resolvConf,
+    HostnamePath: files.hostname,
+    HostsPath: files.hosts,
+    LogPath: files.log,
+    Name: `/${definition.name}`,
+    RestartCount: state.restartCount,
+    Driver: definition.rootfs === undefined ? 'overlay' : 'none',
+    Platform: 'linux',
+    MountLabel: '',
+    ProcessLabel: '',
+    AppArmorProfile: '',
+    ExecIDs: null,
+    HostConfig: hostConfig({ definition, state }, spec, mounts),
+    GraphDriver:
+      definition.rootfs === undefined
+        ? { Name: 'overlay', Data: { LowerDir: definition.layers.join(':'), MergedDir: files.rootfs, UpperDir: files.upper, WorkDir: files.work } }
+        : { Name: 'none', Data: null },
+    Mounts: mounts.map((mount) => ({
+      Type: mount.type,
+      Source: mount.type === 'bind' ? mount.source : '',
+      Destination: mount.destination,
+      Mode: mount.options.includes('ro') ? 'ro' : '',
+      RW: !mount.options.includes('ro'),
+      Propagation: mount.options.find((option) => /^r?(private|slave|shared)$/.test(option)) ?? '',
+    })),
+    Config: {
+      Hostname: spec.hostname,
+      Domainname: '',
+      User: spec.process.user.username,
+      AttachStdin: false,
+      AttachStdout: true,
+      AttachStderr: true,
+      Tty: definition.tty,
+      OpenStdin: definition.openStdin,
+      StdinOnce: false,
+      Env: spec.process.env,
+      Cmd: definition.command.length > 0 ? definition.command : null,
+      Image: definition.image,
+      Volumes: null,
+      WorkingDir: spec.process.cwd,
+      Entrypoint: definition.entrypoint.length > 0 ? definition.entrypoint : null,
+      OnBuild: null,
+      Labels: definition.labels,
+      StopSignal: signalName(definition.stopSignal),
+      StopTimeout: definition.stopTimeout,
+    },
+    NetworkSettings: networkSettings({ definition, state }),
+  };
+}
+
+/** Whether the user asked for a mount: those that every container has come before the files for /etc. */
+function isUsers(mount: OciMount, directory: string): boolean {
+  if (mount.type === 'bind') return !mount.source.startsWith(`${directory}/`) && mount.destination !== '/sbin/minirun-init';
+  return mount.type === 'tmpfs' && mount.destination !== '/dev' && mount.destination !== '/dev/shm';
+}
+
+function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly OciMount[]): object {
+  const usual = adjustCapabilities([], []);
+  const given = spec.process.capabilities.bounding;
+  const binds = mounts
+    .filter(({ type }) => type === 'bind')
+    .map(({ source, destination, options }) => `${source}:${destination}${options.includes('ro') ? ':ro' : ''}`);
+  const tmpfs = mounts.filter(({ type }) => type === 'tmpfs').map(({ destination, options }) => [destination, options.join(',')]);
+  const none = <T>(list: readonly T[]) => (list.length > 0 ? list : null);
+  return {
+    Binds: none(binds),
+    ContainerIDFile: '',
+    LogConfig: { Type: 's6-log', Config: {} },
+    NetworkMode: definition.network,
+    PortBindings: {},
+    RestartPolicy: { Name: definition.restart.name, MaximumRetryCount: definition.restart.maximum },
+    AutoRemove: definition.autoRemove,
+    CapAdd: definition.privileged ? null : none(given.filter((name) => !usual.includes(name))),
+    CapDrop: definition.privileged ? null : none(usual.filter((name) => !given.includes(name))),
+    CgroupnsMode: 'private',
+    Dns: definition.dns,
+    DnsOptions: definition.dnsOptions,
+    DnsSearch: definition.dnsSearch,
+    ExtraHosts: none(definition.addHosts.map(([address, name]) => `${name}:${address}`)),
+    IpcMode: 'private',
+    PidMode: '',
+    Privileged: definition.privileged,
+    PublishAllPorts: false,
+    ReadonlyRootfs: spec.root.readonly,
+    SecurityOpt: none([
+      ...(spec.process.noNewPrivileges ? ['no-new-privileges'] : []),
+      ...(spec.linux.seccomp === 'unconfined' && !definition.privileged ? ['seccomp=unconfined'] : []),
+    ]),
+    ...(tmpfs.length > 0 ? { Tmpfs: Object.fromEntries(tmpfs) as Record<string, string> } : {}),
+    UTSMode: '',
+    Sysctls: spec.linux.sysctl,
+    Ulimits: spec.process.rlimits.map(({ type, soft, hard }) => ({ Name: type.slice('RLIMIT_'.length).toLowerCase(), Hard: hard, Soft: soft })),
+    MaskedPaths: spec.linux.maskedPaths,
+    ReadonlyPaths: spec.linux.readonlyPaths,
+    Init: spec.process.args[0] === '/sbin/minirun-init',
+  };
+}
+
+function networkSettings({ definition, state }: Container): object {
+  const { network } = definition;
+  const first = state.endpoints[0];
+  const known: [string, object][] = state.endpoints.map((endpoint) => [endpoint.network, endpointSettings(endpoint)]);
+  // At rest it has no address, but the network it will be in is shown.
+  const named: [string, object][] = network.startsWith('container:') ? [] : [[network, endpointSettings(undefined, network, definition.address)]];
+  return {
+    Bridge: '',
+    SandboxID: '',
+    SandboxKey: state.netns === undefined ? '' : `/run/netns/${state.netns}`,
+    Ports: {},
+    EndpointID: '',
+    Gateway: first?.gateway ?? '',
+    GlobalIPv6Address: '',
+    GlobalIPv6PrefixLen: 0,
+    IPAddress: first?.address ?? '',
+    IPPrefixLen: first?.prefixLength ?? 0,
+    IPv6Gateway: '',
+    MacAddress: first?.mac ?? '',
+    Networks: Object.fromEntries(known.length > 0 ? known : named),
+  };
+}
+
+function endpointSettings(endpoint: Endpoint | undefined, network = endpoint?.network ?? '', wanted?: string): object {
+  return {
+    IPAMConfig: wanted === undefined ? null : { IPv4Address: wanted },
+    Links: null,
+    Aliases: null,
+    MacAddress: endpoint?.mac ?? '',
+    NetworkID: ['none', 'host'].includes(network) ? '' : (readNetwork(network)?.id ?? ''),
+    EndpointID: '',
+    Gateway: endpoint?.gateway ?? '',
+    IPAddress: endpoint?.address ?? '',
+    IPPrefixLen: endpoint?.prefixLength ?? 0,
+    IPv6Gateway: '',
+    GlobalIPv6Address: '',
+    GlobalIPv6PrefixLen: 0,
+    DNSNames: null,
+  };
+}
+
+function signalName(number: number): string {
+  return Object.entries(os.constants.signals).find(([, value]) => value === number)?.[0] ?? String(number);
+}
