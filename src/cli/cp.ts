@@ -13,32 +13,38 @@ export function registerCp(program: Command): void {
     .option('-a, --archive', 'keep the numbers of owners and groups')
     .option('-L, --follow-link', 'when the source is a symbolic link, copy what it points to')
     .option('-q, --quiet', 'say nothing')
-    .action(async (source: string, destination: string, options: { archive?: boolean; followLink?: boolean; quiet?: boolean }) => {
-      const from = split(source);
-      const to = split(destination);
-      if ((from.container === undefined) === (to.container === undefined)) refuseSides(from.container !== undefined);
-      const { reconcile } = await import('../container/reconcile.ts');
-      await reconcile();
-      const copy = await import('../container/copy.ts');
-      const flags = { archive: options.archive === true, followLink: options.followLink === true };
-      let bytes: number;
-      if (from.container !== undefined) {
-        if (destination === '-') {
-          if (process.stdout.isTTY) refuseTerminal('write', 'minirun cp web:/etc - | tar t');
-          await copy.copyOutAsTar(from.container, from.path, process.stdout, flags);
-          return;
+    .action(
+      async (
+        source: string,
+        destination: string,
+        options: { archive?: boolean; followLink?: boolean; quiet?: boolean },
+      ) => {
+        const from = split(source);
+        const to = split(destination);
+        if ((from.container === undefined) === (to.container === undefined)) refuseSides(from.container !== undefined);
+        const { reconcile } = await import('../container/reconcile.ts');
+        await reconcile();
+        const copy = await import('../container/copy.ts');
+        const flags = { archive: options.archive === true, followLink: options.followLink === true };
+        let bytes: number;
+        if (from.container !== undefined) {
+          if (destination === '-') {
+            if (process.stdout.isTTY) refuseTerminal('write', 'minirun cp web:/etc - | tar t');
+            await copy.copyOutAsTar(from.container, from.path, process.stdout, flags);
+            return;
+          }
+          bytes = await copy.copyOut(from.container, from.path, to.path, flags);
+        } else if (source === '-') {
+          if (process.stdin.isTTY) refuseTerminal('read', 'tar c FILES | minirun cp - web:/tmp');
+          bytes = await copy.copyInFromTar(process.stdin, to.container as string, to.path);
+        } else {
+          bytes = await copy.copyIn(from.path, to.container as string, to.path, flags);
         }
-        bytes = await copy.copyOut(from.container, from.path, to.path, flags);
-      } else if (source === '-') {
-        if (process.stdin.isTTY) refuseTerminal('read', 'tar c FILES | minirun cp - web:/tmp');
-        bytes = await copy.copyInFromTar(process.stdin, to.container as string, to.path);
-      } else {
-        bytes = await copy.copyIn(from.path, to.container as string, to.path, flags);
-      }
-      if (options.quiet === true) return;
-      const { humanSize } = await import('./output/units.ts');
-      process.stderr.write(`Successfully copied ${humanSize(bytes, 3)} to ${destination}\n`);
-    });
+        if (options.quiet === true) return;
+        const { humanSize } = await import('./output/units.ts');
+        process.stderr.write(`Successfully copied ${humanSize(bytes, 3)} to ${destination}\n`);
+      },
+    );
 }
 
 /** `CONTAINER:PATH` or `PATH`, as docker tells them apart: a colon behind a `/` or a leading `.` names no container. */
@@ -53,7 +59,9 @@ function refuseSides(both: boolean): never {
   throw new MinirunError(
     'cannot copy',
     both ? 'both sides are containers' : 'neither side is a container',
-    both ? 'Copy to this machine first, or: minirun cp A:FILE - | minirun cp - B:DIRECTORY' : 'Name one as CONTAINER:PATH',
+    both
+      ? 'Copy to this machine first, or: minirun cp A:FILE - | minirun cp - B:DIRECTORY'
+      : 'Name one as CONTAINER:PATH',
   );
 }
 

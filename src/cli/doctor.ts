@@ -6,12 +6,19 @@ export function registerDoctor(program: Command): void {
   program
     .command('doctor')
     .summary('check what this machine has and lacks')
-    .description('Check what this machine has and lacks, with remedies; exit code 1 when something is missing. Changes nothing')
+    .description(
+      'Check what this machine has and lacks, with remedies; exit code 1 when something is missing. Changes nothing',
+    )
     .option('--format <format>', 'json for a list of objects')
     .action(async ({ format }: { format?: string }) => {
       const { MinirunError } = await import('../errors.ts');
       if (format !== undefined && format !== 'json') {
-        throw new MinirunError(`invalid --format "${format}"`, 'doctor has none of that name', 'Give json, or leave it out', { code: 125 });
+        throw new MinirunError(
+          `invalid --format "${format}"`,
+          'doctor has none of that name',
+          'Give json, or leave it out',
+          { code: 125 },
+        );
       }
       const { diagnose } = await import('../doctor/diagnose.ts');
       const checks = await diagnose();

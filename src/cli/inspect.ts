@@ -16,7 +16,11 @@ export function registerInspect(program: Command): void {
     .option('-s, --size', 'taken for docker’s sake; sizes are not measured')
     .action(async (names: string[], { format, type }: { format?: string; type?: string }) => {
       if (type !== undefined && !types.includes(type as Type)) {
-        throw new MinirunError(`invalid --type "${type}"`, 'there is no such kind of thing', `Use one of: ${types.join(', ')}`);
+        throw new MinirunError(
+          `invalid --type "${type}"`,
+          'there is no such kind of thing',
+          `Use one of: ${types.join(', ')}`,
+        );
       }
       await reconcileFirst();
       const kinds = type === undefined ? types : [type as Type];
@@ -56,7 +60,9 @@ async function describe(name: string, kinds: readonly Type[]): Promise<object> {
   throw new MinirunError(
     `no ${kind ?? 'object'} "${name}"`,
     kind === undefined ? 'no container, image or network has that name or id' : 'none has that name or id',
-    kind === undefined ? 'See minirun ps -a, minirun images and minirun network ls' : `See minirun ${list[kind]} for those there are`,
+    kind === undefined
+      ? 'See minirun ps -a, minirun images and minirun network ls'
+      : `See minirun ${list[kind]} for those there are`,
   );
 }
 

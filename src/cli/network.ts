@@ -28,16 +28,28 @@ function registerCreate(network: Command): void {
   network
     .command('create')
     .summary('Create a network')
-    .description('Create a network: a bridge with a range of addresses, from which all of its containers reach each other and the outside')
+    .description(
+      'Create a network: a bridge with a range of addresses, from which all of its containers reach each other and the outside',
+    )
     .argument('<name>', 'name of the network')
     .option('-d, --driver <driver>', 'bridge', 'bridge')
     .option('--subnet <range>', 'IPv4 range in CIDR form (default: a free one)')
     .option('--gateway <address>', "the host's address in it (default: the first)")
     .option('--label <key[=value]>', 'label (repeatable)', collect, [])
-    .option('-o, --opt <key=value>', 'bridge=NAME names the bridge; docker’s com.docker.network.bridge.name does too', collect, [])
+    .option(
+      '-o, --opt <key=value>',
+      'bridge=NAME names the bridge; docker’s com.docker.network.bridge.name does too',
+      collect,
+      [],
+    )
     .option('--explain', 'print the steps as a shell script instead of taking them')
     .action(async (name: string, options: CreateOptions) => {
-      if (options.driver !== 'bridge') throw new MinirunError(`invalid --driver "${options.driver}"`, 'it is not built yet', 'Give bridge, or leave it out');
+      if (options.driver !== 'bridge')
+        throw new MinirunError(
+          `invalid --driver "${options.driver}"`,
+          'it is not built yet',
+          'Give bridge, or leave it out',
+        );
       await recoverFirst();
       const { createNetwork, draftNetwork } = await import('../network/manage.ts');
       const { parseLabel } = await import('../container/options.ts');
@@ -61,7 +73,8 @@ function bridgeOf(options: readonly string[]): string | undefined {
   let bridge: string | undefined;
   for (const option of options) {
     const match = /^(?:com\.docker\.network\.bridge\.name|bridge)=(.*)$/.exec(option);
-    if (match === null) throw new MinirunError(`invalid --opt "${option}"`, 'it is not built yet', 'Known is bridge=NAME');
+    if (match === null)
+      throw new MinirunError(`invalid --opt "${option}"`, 'it is not built yet', 'Known is bridge=NAME');
     bridge = match[1];
   }
   return bridge;
@@ -76,40 +89,68 @@ function registerList(network: Command): void {
     .option('--no-trunc', 'whole ids')
     .option('--format <format>', '"table", "table TEMPLATE", "json" or a Go template')
     .option('-f, --filter <key=value>', 'name, id, driver, label, scope or type (repeatable)', collect, [])
-    .action(async ({ quiet, trunc, format, filter }: { quiet?: boolean; trunc: boolean; format?: string; filter: string[] }) => {
-      const { labelFilter, parseFilters, patternFilter } = await import('./output/filters.ts');
-      const passes = parseFilters<Network>(filter, {
-        name: patternFilter(({ name }) => name),
-        id: patternFilter(({ id }) => id),
-        driver: { matches: ({ driver }, value) => driver === value },
-        scope: { matches: (_network, value) => value === 'local' },
-        label: labelFilter(({ labels }) => labels),
-        type: { values: ['builtin', 'custom'], matches: ({ automatic }, value) => automatic === (value === 'builtin') },
-      });
-      await recoverFirst();
-      const { listNetworks } = await import('../network/store.ts');
-      const networks = listNetworks().filter(passes);
-      const idOf = ({ id }: Network) => (trunc ? id.slice(0, 12) : id);
-      if (quiet === true && format === undefined) {
-        process.stdout.write(networks.map((each) => `${idOf(each)}\n`).join(''));
-        return;
-      }
-      const { formatRows } = await import('./output/table.ts');
-      const columns = [
-        { name: 'ID', header: 'NETWORK ID', value: idOf },
-        { name: 'Name', header: 'NAME', value: ({ name }: Network) => name },
-        { name: 'Driver', header: 'DRIVER', value: ({ driver }: Network) => driver },
-        { name: 'Scope', header: 'SCOPE', value: () => 'local' },
-        { name: 'Subnet', header: 'SUBNET', value: ({ subnet }: Network) => subnet, hidden: true },
-        { name: 'Gateway', header: 'GATEWAY', value: ({ gateway }: Network) => gateway, hidden: true },
-        { name: 'Bridge', header: 'BRIDGE', value: ({ bridge }: Network) => bridge, hidden: true },
-        { name: 'IPv6', header: 'IPV6', value: () => 'false', hidden: true },
-        { name: 'Internal', header: 'INTERNAL', value: () => 'false', hidden: true },
-        { name: 'Labels', header: 'LABELS', value: ({ labels }: Network) => Object.entries(labels).map((pair) => pair.join('=')).join(','), hidden: true },
-        { name: 'CreatedAt', header: 'CREATED AT', value: ({ created }: Network) => `${created.slice(0, 19).replace('T', ' ')} +0000 UTC`, hidden: true },
-      ];
-      process.stdout.write(formatRows(format, columns, networks, ({ labels }) => labels));
-    });
+    .action(
+      async ({
+        quiet,
+        trunc,
+        format,
+        filter,
+      }: {
+        quiet?: boolean;
+        trunc: boolean;
+        format?: string;
+        filter: string[];
+      }) => {
+        const { labelFilter, parseFilters, patternFilter } = await import('./output/filters.ts');
+        const passes = parseFilters<Network>(filter, {
+          name: patternFilter(({ name }) => name),
+          id: patternFilter(({ id }) => id),
+          driver: { matches: ({ driver }, value) => driver === value },
+          scope: { matches: (_network, value) => value === 'local' },
+          label: labelFilter(({ labels }) => labels),
+          type: {
+            values: ['builtin', 'custom'],
+            matches: ({ automatic }, value) => automatic === (value === 'builtin'),
+          },
+        });
+        await recoverFirst();
+        const { listNetworks } = await import('../network/store.ts');
+        const networks = listNetworks().filter(passes);
+        const idOf = ({ id }: Network) => (trunc ? id.slice(0, 12) : id);
+        if (quiet === true && format === undefined) {
+          process.stdout.write(networks.map((each) => `${idOf(each)}\n`).join(''));
+          return;
+        }
+        const { formatRows } = await import('./output/table.ts');
+        const columns = [
+          { name: 'ID', header: 'NETWORK ID', value: idOf },
+          { name: 'Name', header: 'NAME', value: ({ name }: Network) => name },
+          { name: 'Driver', header: 'DRIVER', value: ({ driver }: Network) => driver },
+          { name: 'Scope', header: 'SCOPE', value: () => 'local' },
+          { name: 'Subnet', header: 'SUBNET', value: ({ subnet }: Network) => subnet, hidden: true },
+          { name: 'Gateway', header: 'GATEWAY', value: ({ gateway }: Network) => gateway, hidden: true },
+          { name: 'Bridge', header: 'BRIDGE', value: ({ bridge }: Network) => bridge, hidden: true },
+          { name: 'IPv6', header: 'IPV6', value: () => 'false', hidden: true },
+          { name: 'Internal', header: 'INTERNAL', value: () => 'false', hidden: true },
+          {
+            name: 'Labels',
+            header: 'LABELS',
+            value: ({ labels }: Network) =>
+              Object.entries(labels)
+                .map((pair) => pair.join('='))
+                .join(','),
+            hidden: true,
+          },
+          {
+            name: 'CreatedAt',
+            header: 'CREATED AT',
+            value: ({ created }: Network) => `${created.slice(0, 19).replace('T', ' ')} +0000 UTC`,
+            hidden: true,
+          },
+        ];
+        process.stdout.write(formatRows(format, columns, networks, ({ labels }) => labels));
+      },
+    );
 }
 
 function registerInspect(network: Command): void {
@@ -139,7 +180,8 @@ function registerRemove(network: Command): void {
       const { findNetwork, removeNetwork } = await import('../network/manage.ts');
       const { listNetworks } = await import('../network/store.ts');
       const nameOf = await containerNames();
-      const isThere = (reference: string) => listNetworks().some(({ name, id }) => name === reference || id.startsWith(reference));
+      const isThere = (reference: string) =>
+        listNetworks().some(({ name, id }) => name === reference || id.startsWith(reference));
       await forEach(references, async (reference) => {
         if (force === true && !isThere(reference)) return;
         await removeNetwork(findNetwork(reference).name, nameOf);
@@ -160,17 +202,24 @@ function registerPrune(network: Command): void {
       await recoverFirst();
       const { removeNetwork } = await import('../network/manage.ts');
       const { listNetworks } = await import('../network/store.ts');
-      const unused = listNetworks().filter((each) => !each.automatic && Object.keys(each.leases).length === 0 && passes(each));
+      const unused = listNetworks().filter(
+        (each) => !each.automatic && Object.keys(each.leases).length === 0 && passes(each),
+      );
       if (unused.length > 0) process.stdout.write('Deleted Networks:\n');
       const nameOf = await containerNames();
-      await forEach(unused.map(({ name }) => name), (name) => removeNetwork(name, nameOf));
+      await forEach(
+        unused.map(({ name }) => name),
+        (name) => removeNetwork(name, nameOf),
+      );
       if (unused.length > 0) process.stdout.write('\n');
     });
 }
 
 /** Docker's question. Without an answer it is no. */
 async function confirmed(): Promise<boolean> {
-  process.stdout.write('WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue? [y/N] ');
+  process.stdout.write(
+    'WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue? [y/N] ',
+  );
   const { createInterface } = await import('node:readline');
   const lines = createInterface({ input: process.stdin });
   const answer = await new Promise<string>((resolve) => {

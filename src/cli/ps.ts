@@ -28,7 +28,12 @@ export function registerPs(program: Command): void {
     .option('-a, --all', 'also those that do not run')
     .option('-q, --quiet', 'only ids')
     .option('--no-trunc', 'whole ids and commands')
-    .option('-f, --filter <key=value>', 'id, name, label, status, exited, network or ancestor (repeatable)', collect, [])
+    .option(
+      '-f, --filter <key=value>',
+      'id, name, label, status, exited, network or ancestor (repeatable)',
+      collect,
+      [],
+    )
     .option('--format <format>', '"table", "table TEMPLATE", "json" or a Go template')
     .option('-n, --last <number>', 'the last NUMBER that were created, in any state')
     .option('-l, --latest', 'the one that was created last, in any state')
@@ -37,7 +42,8 @@ export function registerPs(program: Command): void {
       const last = lastOf(options);
       await reconcileFirst();
       const { listContainers } = await import('../container/store.ts');
-      const inAnyState = options.all === true || last !== undefined || options.filter.some((text) => /^\s*status\s*=/i.test(text));
+      const inAnyState =
+        options.all === true || last !== undefined || options.filter.some((text) => /^\s*status\s*=/i.test(text));
       const containers = listContainers()
         .filter(({ state }) => state.status !== 'creating')
         .filter((container) => (inAnyState || isShownAlways(container)) && passes(container))
@@ -105,12 +111,25 @@ function columnsFor(
     { name: 'Image', header: 'IMAGE', value: ({ definition }) => definition.image },
     { name: 'Command', header: 'COMMAND', value: (container) => shownCommand(container, truncates) },
     { name: 'RunningFor', header: 'CREATED', value: ({ definition }) => `${since(definition.created)} ago` },
-    { name: 'CreatedAt', header: 'CREATED AT', value: ({ definition }) => dockerTime(definition.created), hidden: true },
+    {
+      name: 'CreatedAt',
+      header: 'CREATED AT',
+      value: ({ definition }) => dockerTime(definition.created),
+      hidden: true,
+    },
     { name: 'Status', header: 'STATUS', value: (container) => statusLine(container, since) },
     { name: 'State', header: 'STATE', value: ({ state }) => shownStatus(state), hidden: true },
     { name: 'Ports', header: 'PORTS', value: () => '' },
     { name: 'Names', header: 'NAMES', value: ({ definition }) => definition.name },
-    { name: 'Labels', header: 'LABELS', value: ({ definition }) => Object.entries(definition.labels).map((pair) => pair.join('=')).join(','), hidden: true },
+    {
+      name: 'Labels',
+      header: 'LABELS',
+      value: ({ definition }) =>
+        Object.entries(definition.labels)
+          .map((pair) => pair.join('='))
+          .join(','),
+      hidden: true,
+    },
     { name: 'Networks', header: 'NETWORKS', value: ({ definition }) => definition.network, hidden: true },
     {
       name: 'Mounts',

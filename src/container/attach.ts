@@ -1,9 +1,10 @@
 import fs from 'node:fs';
 import os from 'node:os';
-import type { Readable, Writable } from 'node:stream';
+import type { Writable } from 'node:stream';
 import { type ProcessRef, processRef, signalProcess } from '../host/process.ts';
 import type { Definition } from './definition.ts';
 import { ForegroundLog } from './foreground-log.ts';
+import { readPipe } from './pipe.ts';
 import type { Ready } from './protocol.ts';
 import { RawTerminal } from './raw-terminal.ts';
 
@@ -46,8 +47,7 @@ function attachPipes(ready: Ready, signals: SignalProxy, log?: ForegroundLog): F
   for (const name of ['stdout', 'stderr'] as const) {
     const fd = ready.fds[name];
     if (fd === undefined) continue;
-    const source = fs.createReadStream('', { fd: openEnd(ready, fd, 'r'), highWaterMark: 65536 });
-    relays.push(relay(source, process[name], (chunk) => log?.write(name, chunk)));
+    relays.push(relay(readPipe(openEnd(ready, fd, 'r')), process[name], (chunk) => log?.write(name, chunk)));
   }
   if (ready.fds.stdin !== undefined) {
     const sink = fs.createWriteStream('', { fd: openEnd(ready, ready.fds.stdin, 'w') });
@@ -68,15 +68,15 @@ function attachPipes(ready: Ready, signals: SignalProxy, log?: ForegroundLog): F
 }
 
 /** Copies a stream to its end; a reader of ours that went away (`| head`) does not stop the container. */
-async function relay(source: Readable, sink: Writable, copy: (chunk: Buffer) => void): Promise<void> {
+async function relay(source: AsyncIterable<Buffer>, sink: Writable, copy: (chunk: Buffer) => void): Promise<void> {
   let open = true;
   sink.on('error', () => {
     open = false;
   });
   try {
     for await (const chunk of source) {
-      copy(chunk as Buffer);
-      if (open) await new Promise<void>((resolve) => sink.write(chunk as Buffer, () => resolve()));
+      copy(chunk);
+      if (open) await new Promise<void>((resolve) => sink.write(chunk, () => resolve()));
     }
   } catch (error) {
     // A terminal whose last process has gone answers EIO: that is its end of file.
@@ -88,6 +88,7 @@ function attachTerminal(ready: Ready, stdin: boolean, signals: SignalProxy, log?
   // Loaded here only: it brings bun:ffi.
   const { takeDescriptor, resizeTerminal } = require('./terminal.ts') as typeof import('./terminal.ts');
   const master = takeDescriptor(ready.pid, ready.fds.terminal as number);
+  // A terminal cannot be polled by Bun: one of its threads waits for it.
   const output = relay(fs.createReadStream('', { fd: master, autoClose: false }), process.stdout, (chunk) => log?.write('stdout', chunk));
   const resize = () => resizeTerminal(master, process.stdout.rows ?? 24, process.stdout.columns ?? 80);
   const raw = stdin && process.stdin.isTTY ? new RawTerminal() : undefined;

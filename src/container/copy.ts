@@ -10,7 +10,15 @@ import { withLock } from '../state/lock.ts';
 import { initEnvironment } from './argv.ts';
 import type { ContainerState } from './definition.ts';
 import type { Archive, ArchiveRoot, Failure, Packed, Reading, Unpacked, WriteFiles } from './protocol.ts';
-import { type Container, containerFiles, isRunning, readSpec, readState, requireContainer, writeState } from './store.ts';
+import {
+  type Container,
+  containerFiles,
+  isRunning,
+  readSpec,
+  readState,
+  requireContainer,
+  writeState,
+} from './store.ts';
 
 /** `cp`'s options. */
 export interface CopyOptions {
@@ -25,7 +33,12 @@ const onHost = 'on this machine';
 const root = { uid: 0, gid: 0 };
 
 /** Copies out of a container to a path of this machine. @returns bytes of all regular files */
-export async function copyOut(reference: string, source: string, destination: string, options: CopyOptions): Promise<number> {
+export async function copyOut(
+  reference: string,
+  source: string,
+  destination: string,
+  options: CopyOptions,
+): Promise<number> {
   const container = requireContainer(reference);
   const reader = await openReader(readableRoot(container), inContainer, absolute(source), options.followLink);
   const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
@@ -38,7 +51,12 @@ export async function copyOut(reference: string, source: string, destination: st
 }
 
 /** Writes a tar archive of something in a container to a stream. */
-export async function copyOutAsTar(reference: string, source: string, sink: Writable, options: CopyOptions): Promise<void> {
+export async function copyOutAsTar(
+  reference: string,
+  source: string,
+  sink: Writable,
+  options: CopyOptions,
+): Promise<void> {
   const container = requireContainer(reference);
   const reader = await openReader(readableRoot(container), inContainer, absolute(source), options.followLink);
   try {
@@ -52,7 +70,12 @@ export async function copyOutAsTar(reference: string, source: string, sink: Writ
 }
 
 /** Copies a path of this machine into a container. @returns bytes of all regular files */
-export async function copyIn(source: string, reference: string, destination: string, options: CopyOptions): Promise<number> {
+export async function copyIn(
+  source: string,
+  reference: string,
+  destination: string,
+  options: CopyOptions,
+): Promise<number> {
   return withWritableRoot(reference, async (into) => {
     const reader = await openReader({ kind: 'host' }, onHost, hostPath(source), options.followLink);
     return transfer(reader, into, inContainer, {
@@ -67,7 +90,12 @@ export async function copyIn(source: string, reference: string, destination: str
 /** Unpacks a tar archive, plain or compressed, into a directory of a container. @returns bytes of all regular files */
 export async function copyInFromTar(source: Readable, reference: string, destination: string): Promise<number> {
   return withWritableRoot(reference, async (into) => {
-    const writer = startHelper(into, inContainer, { type: 'write', path: absolute(destination), careful: false }, 'pipe');
+    const writer = startHelper(
+      into,
+      inContainer,
+      { type: 'write', path: absolute(destination), careful: false },
+      'pipe',
+    );
     const input = writer.stdin as Writable;
     try {
       await pipeline(Readable.from(decompressed(source), { objectMode: false }), input);
@@ -142,7 +170,12 @@ async function transfer(reader: Reader, into: ArchiveRoot, where: string, action
   return bytesOf((written as PromiseFulfilledResult<Unpacked>).value);
 }
 
-function startHelper(from: ArchiveRoot, where: string, action: Archive['action'], stdin: 'ignore' | 'pipe' | number = 'ignore'): Child {
+function startHelper(
+  from: ArchiveRoot,
+  where: string,
+  action: Archive['action'],
+  stdin: 'ignore' | 'pipe' | number = 'ignore',
+): Child {
   const child = launch(['unshare', '--mount', '--', ownBinary, 'init'], initEnvironment, stdin);
   child.send({ type: 'archive', root: from, where, action } satisfies Archive);
   return child;
@@ -179,11 +212,18 @@ function readableRoot(container: Container): ArchiveRoot {
 function restingRoot({ definition }: Container, writable: boolean): ArchiveRoot {
   const files = containerFiles(definition.id);
   const spec = readSpec(definition.id);
-  const upper = writable ? { lower: definition.layers, upper: files.upper, work: files.work } : { lower: [files.upper, ...definition.layers] };
+  // One that was never started has no folders yet.
+  if (definition.rootfs === undefined) {
+    for (const folder of [files.upper, files.work, files.rootfs])
+      fs.mkdirSync(folder, { recursive: true, mode: 0o755 });
+  }
+  const overlay = writable
+    ? { lower: definition.layers, upper: files.upper, work: files.work }
+    : { lower: [files.upper, ...definition.layers] };
   return {
     kind: 'rootfs',
     directory: spec.root.path,
-    overlay: definition.rootfs === undefined ? upper : undefined,
+    overlay: definition.rootfs === undefined ? overlay : undefined,
     mounts: spec.mounts.filter((mount) => mount.type === 'bind'),
     readonly: spec.root.readonly,
   };
@@ -221,7 +261,11 @@ async function claim({ definition: { id } }: Container): Promise<ContainerState 
       return state;
     }
     if (state.boot !== bootId() || !isAlive(state.owner)) {
-      throw new MinirunError(`container ${id.slice(0, 12)} has lost its process`, 'it was killed', 'Run minirun ps, and try again');
+      throw new MinirunError(
+        `container ${id.slice(0, 12)} has lost its process`,
+        'it was killed',
+        'Run minirun ps, and try again',
+      );
     }
     return undefined;
   });

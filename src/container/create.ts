@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
+import { removeTree } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
 import { which } from '../host/launch.ts';
 import { bootId, selfRef } from '../host/process.ts';
@@ -175,22 +176,23 @@ export function writeContainer({ definition, spec }: Draft, unborn: boolean): vo
   const { id, name } = definition;
   const self = selfRef();
   const making = path.join(paths.containers(), `.new-${self.pid}-${self.start}-${id.slice(0, 12)}`);
-  fs.mkdirSync(making, { mode: 0o700 });
   const state: ContainerState = { ...restingState, status: 'creating', boot: bootId(), owner: self, unborn };
-  writeJson(path.join(making, 'definition.json'), definition);
-  writeJson(path.join(making, 'config.json'), spec);
-  writeJson(path.join(making, 'state.json'), state, { durable: false });
-  faultPoint('create.written');
-  fs.renameSync(making, containerFiles(id).directory);
-  faultPoint('create.listed');
   try {
+    fs.mkdirSync(making, { mode: 0o700 });
+    writeJson(path.join(making, 'definition.json'), definition);
+    writeJson(path.join(making, 'config.json'), spec);
+    writeJson(path.join(making, 'state.json'), state, { durable: false });
+    faultPoint('create.written');
+    fs.renameSync(making, containerFiles(id).directory);
+    faultPoint('create.listed');
     reserveName(name, id);
+    faultPoint('create.named');
+    if (!unborn) writeState(id, { ...state, status: 'created', owner: undefined });
   } catch (error) {
+    removeTree(making);
     deleteContainer(id);
     throw error;
   }
-  faultPoint('create.named');
-  if (!unborn) writeState(id, { ...state, status: 'created', owner: undefined });
 }
 
 async function imageOf(request: ContainerRequest): Promise<Image> {

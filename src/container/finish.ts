@@ -3,8 +3,8 @@ import { MinirunErrors } from '../errors.ts';
 import { removeTree } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
 import { ownBinary } from '../host/launch.ts';
-import { bootId, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
-import { leave, lingerNetworks, tearDown } from '../network/lifecycle.ts';
+import { bootId, endGroup, endOrphans, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
+import { type Departure, leave, lingerNetworks, tearDown } from '../network/lifecycle.ts';
 import { withLock } from '../state/lock.ts';
 import { stateRoot } from '../state/paths.ts';
 import type { ContainerState, Status } from './definition.ts';
@@ -30,7 +30,8 @@ export interface FinishOptions {
 
 /**
  * Takes a container down after its process has ended, or to end it: whoever calls this first becomes its owner;
- * for the others this returns false at once. Everything is undone even when parts fail, and errors are reported.
+ * for the others this returns false at once. Everything is undone even when parts fail; what has failed is tried once
+ * more, and every error is reported. What still fails then is left for the next minirun command.
  *
  * @param then the state it is left in; `removed` deletes it
  */
@@ -40,36 +41,78 @@ export async function finish(
   then: Status | 'removed',
   { force = false, linger = false, owner }: FinishOptions = {},
 ): Promise<boolean> {
-  const before = await takeOver(id, force);
+  const before = await takeOver(id, force, then === 'removed');
   if (before === undefined) return false;
-  faultPoint('finish.claimed');
-  if (signalProcess(before.init, 'SIGKILL')) await untilDead(before.init);
-  const departure = await leave(id, before.endpoints.length > 0 ? before.endpoints.map((endpoint) => endpoint.network) : undefined, linger);
-  faultPoint('finish.left');
-  const sameBoot = before.boot === bootId();
-  const errors = await tearDown(sameBoot ? readSteps(id) : [], departure);
-  faultPoint('finish.undone');
-  if (then === 'removed') {
-    deleteContainer(id);
-  } else {
-    fs.rmSync(containerFiles(id).steps, { force: true });
-    writeState(id, {
-      ...before,
-      status: then,
-      owner,
-      init: undefined,
-      netns: undefined,
-      endpoints: [],
-      exitCode: ending.exitCode,
-      finishedAt: ending.finishedAt ?? new Date().toISOString(),
-      error: ending.error ?? '',
+  const errors: Error[] = [];
+  for (let pass = 1; pass <= 2; pass++) {
+    const failed = await takeDown(before, id, linger, async () => {
+      if (then === 'removed') return deleteContainer(id);
+      await settle(id, (state) => ({
+        ...state,
+        status: then,
+        owner,
+        init: undefined,
+        netns: undefined,
+        endpoints: [],
+        exitCode: ending.exitCode,
+        finishedAt: ending.finishedAt ?? new Date().toISOString(),
+        error: ending.error ?? '',
+      }));
     });
+    errors.push(...failed);
+    if (failed.length === 0) break;
+    if (pass === 2) throw new MinirunErrors(`cannot take all of container ${id.slice(0, 12)} down`, failed, 'The next minirun command tries again');
   }
-  if (departure.idle.length > 0) {
-    await lingerNetworks(departure.idle, [ownBinary, '--root', stateRoot(), 'system', 'reconcile']);
-  }
-  if (errors.length > 0) throw new MinirunErrors(`container ${id.slice(0, 12)} is gone but not all of its parts`, errors, 'The next minirun command tries again');
+  if (errors.length > 0) throw new MinirunErrors(`container ${id.slice(0, 12)} is down, but not at the first attempt`, errors);
   return true;
+}
+
+/** Everything that is undone when a container ends, then `conclude` if nothing of it has failed. */
+async function takeDown(before: ContainerState, id: string, linger: boolean, conclude: () => Promise<void>): Promise<Error[]> {
+  const errors: Error[] = [];
+  const attempt = async (work: () => Promise<void>) => {
+    try {
+      await work();
+    } catch (error) {
+      errors.push(error as Error);
+    }
+  };
+  // Processes and steps of a former boot are gone, and their pids may be those of others now.
+  const sameBoot = before.boot === bootId();
+  let departure: Departure = { goingDown: [], idle: [] };
+  await attempt(async () => {
+    faultPoint('finish.claimed');
+    if (sameBoot && signalProcess(before.init, 'SIGKILL')) await untilDead(before.init);
+    // Who waits to start it again has nothing to wait for.
+    if (sameBoot && before.status === 'restarting') endGroup(before.owner);
+  });
+  await attempt(async () => {
+    departure = await leave(id, before.endpoints.length > 0 ? before.endpoints.map((endpoint) => endpoint.network) : undefined, linger);
+    faultPoint('finish.left');
+  });
+  await attempt(async () => {
+    errors.push(...(await tearDown(sameBoot ? readSteps(id) : [], departure)));
+    faultPoint('finish.undone');
+  });
+  if (errors.length > 0) return errors;
+  await attempt(conclude);
+  await attempt(async () => {
+    if (departure.idle.length > 0) await lingerNetworks(departure.idle, [ownBinary, '--root', stateRoot(), 'system', 'reconcile']);
+  });
+  return errors;
+}
+
+/** Writes down that a container is at rest, or who answers for it from now on. */
+async function settle(id: string, change: (state: ContainerState) => ContainerState): Promise<void> {
+  const files = containerFiles(id);
+  fs.rmSync(files.steps, { force: true });
+  faultPoint('finish.forgotten');
+  await withLock(() => {
+    // Read again: `stop` may have noted meanwhile that the user wants it stopped.
+    const state = readState(id);
+    if (state !== undefined) writeState(id, change(state));
+  });
+  faultPoint('finish.settled');
 }
 
 /** The kernel takes a moment to end all processes of a pid namespace. */
@@ -78,24 +121,31 @@ async function untilDead(process: ProcessRef | undefined): Promise<void> {
 }
 
 /** Makes this process the container's owner; undefined when it is at rest, gone, or somebody else is at it. */
-async function takeOver(id: string, force: boolean): Promise<ContainerState | undefined> {
+async function takeOver(id: string, force: boolean, toRemove: boolean): Promise<ContainerState | undefined> {
   return withLock(() => {
     const state = readState(id);
     if (state === undefined || state.status === 'created' || state.status === 'exited') return undefined;
     const self = selfRef();
     const ours = state.owner?.pid === self.pid && state.owner.start === self.start;
     const free = ours || !isAlive(state.owner) || state.boot !== bootId();
-    if (!free && (!force || state.status === 'stopping')) return undefined;
-    writeState(id, { ...state, boot: state.boot, status: 'stopping', owner: self });
+    // One that is being started belongs to its starter until it runs: only that process knows what it has made so far.
+    if (!free && !(force && (state.status === 'running' || state.status === 'restarting'))) return undefined;
+    if (!ours && state.boot === bootId()) endOrphans(state.owner);
+    // Whoever has to carry this on, because this process is killed, must know that it is to go.
+    writeState(id, { ...state, status: 'stopping', owner: self, unborn: state.unborn || toRemove });
     return state;
   });
 }
 
-/** Deletes the files of a container that is at rest, its name last but for the folder: a name without one is void. */
+/**
+ * Deletes the files of a container that is at rest, its name first: a name is freed by the owner of the container that
+ * has it, and whoever wants it meanwhile sees that the container is there.
+ */
 export function deleteContainer(id: string): void {
-  const container = readContainer(id);
-  const name = container?.definition.name;
+  const name = readContainer(id)?.definition.name;
   const { directory } = containerFiles(id);
+  if (name !== undefined) releaseName(name, id);
+  faultPoint('delete.unnamed');
   // Out of sight in one move: a folder that is half deleted is not listed.
   const trash = `${directory}.removing`;
   try {
@@ -103,6 +153,7 @@ export function deleteContainer(id: string): void {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
-  if (name !== undefined) releaseName(name, id);
+  faultPoint('delete.moved');
   removeTree(trash);
+  faultPoint('delete.done');
 }

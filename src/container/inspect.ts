@@ -52,7 +52,15 @@ export function describeContainer({ definition, state }: Container): object {
     HostConfig: hostConfig({ definition, state }, spec, mounts),
     GraphDriver:
       definition.rootfs === undefined
-        ? { Name: 'overlay', Data: { LowerDir: definition.layers.join(':'), MergedDir: files.rootfs, UpperDir: files.upper, WorkDir: files.work } }
+        ? {
+            Name: 'overlay',
+            Data: {
+              LowerDir: definition.layers.join(':'),
+              MergedDir: files.rootfs,
+              UpperDir: files.upper,
+              WorkDir: files.work,
+            },
+          }
         : { Name: 'none', Data: null },
     Mounts: mounts.map((mount) => ({
       Type: mount.type,
@@ -89,7 +97,8 @@ export function describeContainer({ definition, state }: Container): object {
 
 /** Whether the user asked for a mount: those that every container has come before the files for /etc. */
 function isUsers(mount: OciMount, directory: string): boolean {
-  if (mount.type === 'bind') return !mount.source.startsWith(`${directory}/`) && mount.destination !== '/sbin/minirun-init';
+  if (mount.type === 'bind')
+    return !mount.source.startsWith(`${directory}/`) && mount.destination !== '/sbin/minirun-init';
   return mount.type === 'tmpfs' && mount.destination !== '/dev' && mount.destination !== '/dev/shm';
 }
 
@@ -99,7 +108,9 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
   const binds = mounts
     .filter(({ type }) => type === 'bind')
     .map(({ source, destination, options }) => `${source}:${destination}${options.includes('ro') ? ':ro' : ''}`);
-  const tmpfs = mounts.filter(({ type }) => type === 'tmpfs').map(({ destination, options }) => [destination, options.join(',')]);
+  const tmpfs = mounts
+    .filter(({ type }) => type === 'tmpfs')
+    .map(({ destination, options }) => [destination, options.join(',')]);
   const none = <T>(list: readonly T[]) => (list.length > 0 ? list : null);
   return {
     Binds: none(binds),
@@ -128,7 +139,11 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     ...(tmpfs.length > 0 ? { Tmpfs: Object.fromEntries(tmpfs) as Record<string, string> } : {}),
     UTSMode: '',
     Sysctls: spec.linux.sysctl,
-    Ulimits: spec.process.rlimits.map(({ type, soft, hard }) => ({ Name: type.slice('RLIMIT_'.length).toLowerCase(), Hard: hard, Soft: soft })),
+    Ulimits: spec.process.rlimits.map(({ type, soft, hard }) => ({
+      Name: type.slice('RLIMIT_'.length).toLowerCase(),
+      Hard: hard,
+      Soft: soft,
+    })),
     MaskedPaths: spec.linux.maskedPaths,
     ReadonlyPaths: spec.linux.readonlyPaths,
     Init: spec.process.args[0] === '/sbin/minirun-init',
@@ -140,7 +155,9 @@ function networkSettings({ definition, state }: Container): object {
   const first = state.endpoints[0];
   const known: [string, object][] = state.endpoints.map((endpoint) => [endpoint.network, endpointSettings(endpoint)]);
   // At rest it has no address, but the network it will be in is shown.
-  const named: [string, object][] = network.startsWith('container:') ? [] : [[network, endpointSettings(undefined, network, definition.address)]];
+  const named: [string, object][] = network.startsWith('container:')
+    ? []
+    : [[network, endpointSettings(undefined, network, definition.address)]];
   return {
     Bridge: '',
     SandboxID: '',

@@ -56,6 +56,8 @@ export class LogReader {
   private parts: Buffer[] = [];
   private rest = empty;
   private next: LogLine | undefined;
+  /** There was nothing more at the last look. */
+  private exhausted = false;
   private ended = false;
 
   /**
@@ -73,18 +75,23 @@ export class LogReader {
     if (file !== undefined) this.open(file, wanted === undefined ? 0 : (start?.offset ?? 0));
   }
 
-  /** The next line without taking it; undefined when there is no complete one (yet). */
+  /** The next line without taking it; undefined from the first time that there is no complete one until `refresh`. */
   peek(): LogLine | undefined {
-    while (this.next === undefined) {
+    while (this.next === undefined && !this.exhausted) {
       const line = this.readLine();
-      if (line === undefined) break;
-      this.next = parseLine(line, this.log.stamped);
+      if (line === undefined) this.exhausted = true;
+      else this.next = parseLine(line, this.log.stamped);
     }
     return this.next;
   }
 
   take(): void {
     this.next = undefined;
+  }
+
+  /** Looks again for lines that came after the last one. */
+  refresh(): void {
+    this.exhausted = false;
   }
 
   /** From now on an incomplete last line counts as a line: its writer is gone. */

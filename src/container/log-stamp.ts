@@ -40,7 +40,11 @@ const units: Record<string, number> = { h: 3_600_000, m: 60_000, s: 1000, ms: 1,
 export function parseMoment(option: string, text: string, now: number): Stamp {
   const milliseconds = momentOf(text, now);
   if (milliseconds !== undefined && milliseconds >= 0) return stampOf(milliseconds);
-  throw new MinirunError(`invalid ${option} "${text}"`, 'it is no point in time', 'Give a time like 2026-01-02T15:04:05Z, seconds since 1970, or a duration like 10m');
+  throw new MinirunError(
+    `invalid ${option} "${text}"`,
+    'it is no point in time',
+    'Give a time like 2026-01-02T15:04:05Z, seconds since 1970, or a duration like 10m',
+  );
 }
 
 function momentOf(text: string, now: number): number | undefined {

@@ -1,12 +1,12 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
+import { Changes } from './changes.ts';
 import { BackwardReader, type LogLine, LogReader, StreamLog } from './log-file.ts';
 import { formatStamp, parseMoment, type Stamp, stampOf } from './log-stamp.ts';
 import { reclaim } from './reconcile.ts';
 import { isAtRest } from './status.ts';
 import { containerFiles, isSettled, readState, requireContainer } from './store.ts';
-import { Changes } from './wait.ts';
 
 /** What `logs` takes, as it was typed. */
 export interface LogRequest {
@@ -32,6 +32,9 @@ interface Source {
 /** Milliseconds between two looks at a log of which nothing is heard. */
 const patience = 500;
 
+/** Milliseconds from the first word of something new to a look at it. */
+const settling = 10;
+
 /** Bytes after which a piece is full: a write for each line would take most of the time. */
 const pieceSize = 65536;
 
@@ -51,16 +54,22 @@ export async function* readLog(reference: string, request: LogRequest): AsyncGen
 
   const starts = startsOf(sources, tail);
   const readers = sources.map((source, index) => new LogReader(source.log, starts[index], since));
-  const changes = request.follow ? new Changes(directory, ...sources.map(({ log: { place } }) => place)) : undefined;
+  const changes = request.follow ? new Changes(directory) : undefined;
   try {
     for (;;) {
+      // Each as soon as it exists, and before the look: what comes after that is heard.
+      for (const place of [log, ...sources.map((source) => source.log.place)]) changes?.watch(place);
+      // The two loggers write one after the other what came at the same time: a moment puts that in order.
+      if (request.follow) await new Promise((resolve) => setTimeout(resolve, settling));
       const ended = await hasEnded(definition.id);
       // The logger of a terminal is not waited for when the container ends: it gets a moment to write what it has.
       if (ended && request.follow && definition.tty) await new Promise((resolve) => setTimeout(resolve, 50));
-      if (ended) for (const reader of readers) reader.finish();
+      for (const reader of readers) {
+        reader.refresh();
+        if (ended) reader.finish();
+      }
       yield* pieces(lines(sources, readers, since, until), request.timestamps);
       if (changes === undefined || ended || (until !== undefined && stampOf(Date.now()) > until)) return;
-      for (const { log: { place } } of sources) changes.watch(place);
       await changes.next(patience);
     }
   } finally {
@@ -89,7 +98,10 @@ function* lines(
 }
 
 /** Puts neighbouring lines of a stream together. */
-function* pieces(found: Iterable<{ stream: LogPiece['stream']; line: LogLine }>, timestamps: boolean): Generator<LogPiece> {
+function* pieces(
+  found: Iterable<{ stream: LogPiece['stream']; line: LogLine }>,
+  timestamps: boolean,
+): Generator<LogPiece> {
   let current: LogPiece['stream'] = 'stdout';
   let parts: Buffer[] = [];
   let size = 0;
@@ -118,7 +130,13 @@ function sourcesOf(directory: string): Source[] {
 }
 
 function refuseWithoutStamps(name: string, sources: readonly Source[], { timestamps, since, until }: LogRequest): void {
-  const option = timestamps ? '--timestamps' : since !== undefined ? '--since' : until !== undefined ? '--until' : undefined;
+  const option = timestamps
+    ? '--timestamps'
+    : since !== undefined
+      ? '--since'
+      : until !== undefined
+        ? '--until'
+        : undefined;
   if (option === undefined || !sources.some(({ log: { place, stamped } }) => !stamped && fs.existsSync(place))) return;
   throw new MinirunError(
     `cannot show the log of container "${name}" with ${option}`,
@@ -135,7 +153,7 @@ function parseTail(text: string): number | undefined {
 }
 
 /** Where each stream's reader begins, so that all together return the last so many lines. */
-function startsOf(sources: readonly Source[], tail: number | undefined): (ReturnType<BackwardReader['position']>)[] {
+function startsOf(sources: readonly Source[], tail: number | undefined): ReturnType<BackwardReader['position']>[] {
   if (tail === undefined) return [];
   const readers = sources.map(({ log }) => new BackwardReader(log));
   try {

@@ -124,9 +124,8 @@ export function parseVolume(text: string, directory: string): OciMount {
     .split(',')
     .filter((mode) => mode !== '')
     .flatMap((mode) => {
-      const found = bindModes[mode];
-      if (found === undefined) throw invalid('-v', text, `unknown mode "${mode}"`, 'Give ro or rw');
-      return found;
+      if (!Object.hasOwn(bindModes, mode)) throw invalid('-v', text, `unknown mode "${mode}"`, 'Give ro or rw');
+      return bindModes[mode] as string[];
     });
   return bindMount(path.resolve(directory, source), target('-v', text, destination), options);
 }
@@ -149,12 +148,17 @@ export function parseMount(text: string, directory: string): OciMount {
   };
   const type = take('type') ?? 'volume';
   const destination = target('--mount', text, take('target', 'destination', 'dst') ?? '');
-  const readonly = ['true', '1'].includes(take('readonly', 'ro') ?? 'false') ? ['ro'] : [];
+  const wanted = take('readonly', 'ro') ?? 'false';
+  if (!['true', '1', 'false', '0'].includes(wanted)) throw invalid('--mount', text, `readonly is true or false, not "${wanted}"`, 'Add readonly, or leave it out');
+  const readonly = ['true', '1'].includes(wanted) ? ['ro'] : [];
   let mount: OciMount;
   if (type === 'bind') {
     const source = take('source', 'src');
     if (source === undefined) throw invalid('--mount', text, 'a bind mount needs a source', 'Add source=DIRECTORY');
     const propagation = take('bind-propagation');
+    if (propagation !== undefined && !/^r?(private|slave|shared)$/.test(propagation)) {
+      throw invalid('--mount', text, `unknown bind-propagation "${propagation}"`, 'Give rprivate, private, rslave, slave, rshared or shared');
+    }
     mount = bindMount(path.resolve(directory, source), destination, [...readonly, ...(propagation === undefined ? [] : [propagation])]);
   } else if (type === 'tmpfs') {
     const size = take('tmpfs-size');

@@ -1,10 +1,13 @@
+import { faultPoint } from '../host/fault.ts';
 import { launchBackground, ownBinary } from '../host/launch.ts';
 import { isAlive, processRef, selfRef } from '../host/process.ts';
+import { withLock } from '../state/lock.ts';
 import { stateRoot } from '../state/paths.ts';
 import type { ContainerState, RestartPolicy } from './definition.ts';
 import { finish } from './finish.ts';
-import { recordedEnding } from './reconcile.ts';
+import { reclaim, recordedEnding } from './reconcile.ts';
 import { startDetached } from './run.ts';
+import { isAtRest } from './status.ts';
 import { readContainer, readState, writeState } from './store.ts';
 
 /**
@@ -12,19 +15,17 @@ import { readContainer, readState, writeState } from './store.ts';
  * command that started the container has not handed it over yet, waits for that.
  */
 export async function reap(id: string): Promise<void> {
-  const self = selfRef();
-  for (;;) {
-    const container = readContainer(id);
-    if (container === undefined) return;
-    const { owner, status } = container.state;
-    if (status === 'created' || status === 'exited') return;
-    const ours = owner?.pid === self.pid && owner.start === self.start;
-    if (ours || !isAlive(owner)) break;
-    if (status === 'stopping') return;
+  let container = readContainer(id);
+  while (container !== undefined && !isOurs(container.state) && isAlive(container.state.owner)) {
+    // Under another owner that is at work, or running again, it is none of this process's business.
+    if (container.state.status !== 'starting' && container.state.status !== 'creating') return;
     await new Promise((resolve) => setTimeout(resolve, 5));
+    container = readContainer(id);
   }
-  const container = readContainer(id);
-  if (container === undefined) return;
+  if (container === undefined || isAtRest(container.state)) return;
+  faultPoint('reap.begun');
+  // Whoever started it was killed before it handed the container over.
+  if (!isOurs(container.state)) return reclaim(id);
   const ending = recordedEnding(id) ?? { exitCode: 137 };
   const { definition, state } = container;
   if (shouldRestart(definition.restart, state, ending.exitCode)) {
@@ -39,10 +40,22 @@ export async function reap(id: string): Promise<void> {
 
 /** Starts a container again that its restart policy has kept; runs with the pid of the process that waited. */
 export async function restartReaped(id: string): Promise<void> {
-  const state = readState(id);
-  if (state?.status !== 'restarting') return;
-  writeState(id, { ...state, restartCount: state.restartCount + 1, restartDelay: nextDelay(state, Date.now()) });
-  await startDetached(id, 'exited');
+  // The tear-down may take longer than the pause.
+  for (let state = readState(id); state?.status === 'stopping' && isAlive(state.owner); state = readState(id)) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  const wanted = await withLock(() => {
+    const state = readState(id);
+    if (state?.status !== 'restarting' || !isOurs(state)) return false;
+    writeState(id, { ...state, restartCount: state.restartCount + 1, restartDelay: nextDelay(state, Date.now()) });
+    return true;
+  });
+  if (wanted) await startDetached(id, 'exited');
+}
+
+function isOurs({ owner }: Pick<ContainerState, 'owner'>): boolean {
+  const self = selfRef();
+  return owner?.pid === self.pid && owner.start === self.start;
 }
 
 /** Whether the policy wants it started again: docker's rules. Pure. */

@@ -1,15 +1,15 @@
 import fs from 'node:fs';
 import path from 'node:path';
-import { messageOf } from '../errors.ts';
+import { MinirunErrors, messageOf } from '../errors.ts';
 import { removeTree } from '../host/executor.ts';
-import { isAlive } from '../host/process.ts';
+import { bootId, isAlive } from '../host/process.ts';
 import { claimAbandoned, tearDown } from '../network/lifecycle.ts';
-import { paths } from '../state/paths.ts';
-
-import type { Definition } from './definition.ts';
+import { readJson, sweepTemporaries } from '../state/json.ts';
+import { sweepLocks } from '../state/lock.ts';
+import { paths, stateRoot } from '../state/paths.ts';
+import type { ContainerState, Definition } from './definition.ts';
 import { finish } from './finish.ts';
-import { containerFiles, containerIds, isSettled, readState, releaseName } from './store.ts';
-import { readJson } from '../state/json.ts';
+import { containerFiles, containerIds, isSettled, readContainer, readState } from './store.ts';
 
 /**
  * Takes back what processes that were killed have left: containers whose owner is dead, addresses, networks,
@@ -27,27 +27,37 @@ export async function reconcile(lingering = false): Promise<string[]> {
       problems.push(messageOf(error));
     }
   };
+  sweepLocks(fs.readdirSync(stateRoot()));
+  sweepTemporaries(paths.networks());
   for (const entry of fs.readdirSync(paths.containers())) {
-    if (entry.endsWith('.removing')) sweepHalfDeleted(path.join(paths.containers(), entry));
-    if (entry.startsWith('.new-') && !creatorIsAlive(entry)) removeTree(path.join(paths.containers(), entry));
+    const folder = path.join(paths.containers(), entry);
+    if (entry.endsWith('.removing')) await attempt(async () => sweepHalfDeleted(folder));
+    else if (entry.startsWith('.new-') && !creatorIsAlive(entry)) await attempt(async () => removeTree(folder));
   }
-  for (const id of containerIds()) {
+  const ids = containerIds();
+  // A rename that was cut short, or the remains of one, leaves more names than containers.
+  if (fs.readdirSync(paths.names()).length !== ids.length) {
+    const { finishInterruptedRenames } = await import('./rename.ts');
+    await attempt(finishInterruptedRenames);
+  }
+  for (const id of ids) {
     const state = readState(id);
     if (state === undefined || isSettled(state)) continue;
     await attempt(() => reclaim(id));
   }
   await attempt(async () => {
     const departure = await claimAbandoned(lingering);
-    if (departure.goingDown.length > 0) await tearDown([], departure);
+    if (departure.goingDown.length === 0) return;
+    const errors = await tearDown([], departure);
+    if (errors.length > 0) throw new MinirunErrors('cannot take all of an idle network down', errors);
   });
   return problems;
 }
 
-/** Goes on with a deletion that was cut short; the name may still point at it. */
+/** Goes on with a deletion that was cut short, unless its process is still at it. */
 function sweepHalfDeleted(directory: string): void {
-  const definition = readJson<Definition>(path.join(directory, 'definition.json'));
-  if (definition !== undefined) releaseName(definition.name, definition.id);
-  removeTree(directory);
+  const state = readJson<ContainerState>(path.join(directory, 'state.json'));
+  if (state?.boot !== bootId() || !isAlive(state.owner)) removeTree(directory);
 }
 
 /** Folders being made carry their maker's pid: `.new-PID-START-…`. */
@@ -58,12 +68,18 @@ function creatorIsAlive(entry: string): boolean {
 
 /** Brings one container whose owner is dead to rest: removed if it never came to life or was to remove itself. */
 export async function reclaim(id: string): Promise<void> {
-  const state = readState(id);
-  const definition = readJson<Definition>(containerFiles(id).definition);
-  if (state === undefined || definition === undefined) return;
-  const unborn = state.status === 'creating' || state.unborn;
+  const container = readContainer(id);
+  if (container === undefined) return;
+  const { definition, state } = container;
+  sweepTemporaries(containerFiles(id).directory);
   const ending = recordedEnding(id) ?? { exitCode: 137, error: 'its minirun process was killed' };
-  await finish(id, ending, unborn || definition.autoRemove ? 'removed' : state.startedAt === '' ? 'created' : 'exited');
+  await finish(id, ending, restOf(definition, state));
+}
+
+/** What becomes of a container that somebody else has to bring to rest. Pure. */
+export function restOf(definition: Definition, state: ContainerState): 'removed' | 'created' | 'exited' {
+  if (state.status === 'creating' || state.unborn || definition.autoRemove) return 'removed';
+  return state.startedAt === '' ? 'created' : 'exited';
 }
 
 /** Exit code and time that the supervisor wrote down. */

@@ -1,9 +1,10 @@
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
-import { bootId, selfRef } from '../host/process.ts';
+import { faultPoint } from '../host/fault.ts';
+import { bootId, selfRef, signalProcess } from '../host/process.ts';
 import { withLock } from '../state/lock.ts';
 import { deleteContainer, finish } from './finish.ts';
-import { atRest } from './stop.ts';
+import { nextState } from './stop.ts';
 import { containerFiles, readState, requireContainer, writeState } from './store.ts';
 
 /**
@@ -18,6 +19,7 @@ export async function removeContainer(reference: string, force: boolean): Promis
   const { removing } = containerFiles(id);
   for (;;) {
     if (await claimAtRest(id)) {
+      faultPoint('remove.claimed');
       deleteContainer(id);
       return;
     }
@@ -27,9 +29,11 @@ export async function removeContainer(reference: string, force: boolean): Promis
       throw new MinirunError(`cannot remove container "${name}"`, `it is ${state.status}`, `Stop it first (minirun stop ${name}), or use rm -f`);
     }
     // The supervisor sees this and leaves the tear-down to us without starting anything.
-    fs.writeFileSync(removing, '');
+    if (state.status === 'running') fs.writeFileSync(removing, '');
     if (await finish(id, { exitCode: 137 }, 'removed', { force: true })) return;
-    await atRest(id, 10_000);
+    await nextState(id, state.status, 10_000);
+    // A start takes milliseconds: that process hangs. What it has left is reclaimed then.
+    if (state.status === 'starting' && readState(id)?.status === 'starting') signalProcess(state.owner, 'SIGKILL');
   }
 }
 

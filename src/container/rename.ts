@@ -8,7 +8,20 @@ import { readJson, writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
 import type { Definition } from './definition.ts';
-import { containerFiles, containerIds, idOfName, isRunning, isSettled, namePattern, readContainer, readSteps, releaseName, requireContainer, reserveName, writeState } from './store.ts';
+import {
+  containerFiles,
+  containerIds,
+  idOfName,
+  isRunning,
+  isSettled,
+  namePattern,
+  readContainer,
+  readSteps,
+  releaseName,
+  requireContainer,
+  reserveName,
+  writeState,
+} from './store.ts';
 
 /** `containers/<id>/renaming`: who is giving the container another name; void when that process is dead. */
 interface Renaming {
@@ -46,7 +59,10 @@ export async function renameContainer(reference: string, wanted: string): Promis
     }
     if (isAlive(readRenaming(id)?.by)) throw refuse('another process is renaming it', 'Try again in a moment');
     if (state.netns !== undefined && fs.existsSync(namespaceFile(to))) {
-      throw refuse(`a network namespace "${to}" exists already and is not of minirun`, `Delete it (ip netns del ${to}), or choose another name`);
+      throw refuse(
+        `a network namespace "${to}" exists already and is not of minirun`,
+        `Delete it (ip netns del ${to}), or choose another name`,
+      );
     }
     reserveName(to, id);
     const entry: Renaming = { by: selfRef(), from, to };
@@ -105,7 +121,14 @@ async function carryThrough(id: string, { from, to }: Renaming): Promise<void> {
   });
   faultPoint('rename.written');
   if (hadNamespace && idOfName(from) === id && fs.existsSync(namespaceFile(from))) {
-    await applySteps([{ id: 'netns.forget', why: 'Nobody is to find it under its old name.', apply: [ip('netns', 'del', from)], undo: [] }]);
+    await applySteps([
+      {
+        id: 'netns.forget',
+        why: 'Nobody is to find it under its old name.',
+        apply: [ip('netns', 'del', from)],
+        undo: [],
+      },
+    ]);
   }
   faultPoint('rename.forgotten');
   await withLock(() => {
@@ -159,7 +182,9 @@ function renameInHosts(id: string, from: string, to: string): void {
   const lines = fs.readFileSync(file, 'utf8').split('\n');
   const renamed = lines.map((line) => {
     const [first, ...names] = line.split(/\s+/);
-    return first === address && names.includes(from) ? `${address}\t${names.map((name) => (name === from ? to : name)).join(' ')}` : line;
+    return first === address && names.includes(from)
+      ? `${address}\t${names.map((name) => (name === from ? to : name)).join(' ')}`
+      : line;
   });
   fs.writeFileSync(file, renamed.join('\n'));
 }

@@ -1,15 +1,9 @@
 import { attachForeground, type Foreground, SignalProxy } from './attach.ts';
-import { type ContainerRequest, type Draft, draftContainer, writeContainer } from './create.ts';
+import { type Draft, writeContainer } from './create.ts';
 import { finish } from './finish.ts';
-import { readState, requireContainer } from './store.ts';
 import { startContainer } from './start.ts';
-
-/** `create`: a container that is ready to be started. Returns its id. */
-export async function createContainer(request: ContainerRequest): Promise<string> {
-  const draft = await draftContainer(request);
-  writeContainer(draft, false);
-  return draft.definition.id;
-}
+import { atRest } from './stop.ts';
+import { requireContainer } from './store.ts';
 
 /** `run -d`: returns the id once the command runs; a supervisor stays with it. */
 export async function runDetached(draft: Draft): Promise<string> {
@@ -50,7 +44,7 @@ export async function startForeground(
       },
     });
     foreground?.begin(ready.pid);
-    const exitCode = await child.exited;
+    const exitCode = commandExit(await child.exited, child.stderr());
     await foreground?.end();
     await finishForeground(id, exitCode, definition.autoRemove);
     return exitCode;
@@ -60,8 +54,13 @@ export async function startForeground(
   }
 }
 
+/** Up to util-linux 2.40 unshare cannot pass SIGKILL on: it complains and exits with 1. */
+function commandExit(code: number, complaint: string): number {
+  return code === 1 && /^unshare: /m.test(complaint) ? 137 : code;
+}
+
 async function finishForeground(id: string, exitCode: number, autoRemove: boolean): Promise<void> {
   const done = await finish(id, { exitCode }, autoRemove ? 'removed' : 'exited', { linger: true });
   // `rm -f` or `stop` in another terminal is taking it down: wait until it has.
-  if (!done) while (['stopping', 'running'].includes(readState(id)?.status ?? 'exited')) await new Promise((resolve) => setTimeout(resolve, 10));
+  if (!done) await atRest(id, Number.POSITIVE_INFINITY);
 }

@@ -1,20 +1,23 @@
 import fs from 'node:fs';
-import { MinirunError, messageOf } from '../errors.ts';
+import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
 import { applySteps } from '../host/executor.ts';
-import { faultPoint } from '../host/fault.ts';
+import { faultPoint, killPoint } from '../host/fault.ts';
 import { type Child, launch, launchBackground } from '../host/launch.ts';
-import { bootId, processRef, selfRef } from '../host/process.ts';
+import { bootId, isAlive, type ProcessRef, processRef, selfRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
-import { connect, type Lease, leaseAddress } from '../network/lifecycle.ts';
+import type { Endpoint } from '../network/definition.ts';
+import { connect, forgoBringUp, leaseAddress } from '../network/lifecycle.ts';
 import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { initEnvironment, unshareArgv } from './argv.ts';
-import type { ContainerState } from './definition.ts';
+import type { ContainerState, Definition } from './definition.ts';
 import { hostResolvers, hostsContent, planFiles } from './etc.ts';
 import { finish } from './finish.ts';
 import { loggerArgv } from './logger.ts';
+import { readPipe } from './pipe.ts';
 import { execMark, type Failure, type Prepare, type Ready, type Stdio } from './protocol.ts';
-import { namespaceName, networkOf } from './networking.ts';
+import { isAtRest } from './status.ts';
+import { namespaceName, type Networking, networkOf } from './networking.ts';
 import { type Container, containerFiles, readSpec, readState, requireContainer, writeState } from './store.ts';
 import { supervisorArgv } from './supervisor.ts';
 
@@ -47,11 +50,15 @@ export interface StartMode {
 export async function startContainer(reference: string, mode: StartMode): Promise<Running> {
   const container = requireContainer(reference, true);
   const { id } = container.definition;
-  await claimForStart(container);
   try {
+    await claimForStart(container);
     return await startClaimed(container, mode);
   } catch (error) {
-    await finish(id, { exitCode: error instanceof MinirunError ? (error.code ?? 125) : 125, error: messageOf(error) }, mode.onFailure);
+    try {
+      await finish(id, { exitCode: error instanceof MinirunError ? (error.code ?? 125) : 125, error: messageOf(error) }, mode.onFailure);
+    } catch (second) {
+      throw new MinirunErrors(messageOf(error), [second as Error]);
+    }
     throw error;
   }
 }
@@ -62,7 +69,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   const spec = readSpec(id);
   const network = networkOf(definition);
   if (network.kind === 'own') refuseForeignNamespace(namespaceName(definition));
-  fs.rmSync(files.exit, { force: true });
+  for (const stale of [files.exit, files.unshareErrors]) fs.rmSync(stale, { force: true });
   faultPoint('start.claimed');
   await applySteps(planFiles({ definition }, spec.hostname, hostResolvers()));
 
@@ -70,79 +77,107 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   const supervised = mode.foreground ? undefined : supervisorArgv(definition);
   const stdio: Stdio = supervised?.stdio ?? foregroundStdio(definition);
   const child = launch(supervised?.argv ?? unshareArgv(), initEnvironment);
-  faultPoint('process.launched');
-  const overlay = definition.rootfs === undefined ? { lower: definition.layers, upper: files.upper, work: files.work } : undefined;
-  if (mode.size !== undefined) spec.process.consoleSize = mode.size;
-  // Init's mount namespace was copied before `ip netns add` mounts the name, so it looks through this process's root.
-  const netns = network.kind === 'own' ? `/proc/${process.pid}/root/run/netns/${namespaceName(definition)}` : network.kind === 'joined' ? network.netns : undefined;
-  child.send({ type: 'prepare', spec, overlay, netns, stdio } satisfies Prepare);
-  const answer = child.receive();
-  answer.catch(() => {});
-
-  // 3. Meanwhile the network.
-  let lease: Lease | undefined;
   try {
-    if (network.kind === 'own') {
-      if (network.name !== 'none') lease = await leaseAddress(network.name, id, definition.address);
-      faultPoint('address.leased');
-      await connect(namespaceName(definition), lease, (steps) => recordSteps(id, steps));
-    }
-    faultPoint('network.connected');
+    faultPoint('process.launched');
+    const overlay = definition.rootfs === undefined ? { lower: definition.layers, upper: files.upper, work: files.work } : undefined;
+    if (mode.size !== undefined) spec.process.consoleSize = mode.size;
+    // Init's mount namespace was copied before `ip netns add` mounts the name, so it looks through this process's root.
+    const netns = network.kind === 'own' ? `/proc/${process.pid}/root/run/netns/${namespaceName(definition)}` : network.kind === 'joined' ? network.netns : undefined;
+    child.send({ type: 'prepare', spec, overlay, netns, stdio } satisfies Prepare);
+    const answer = child.receive();
+    answer.catch(() => {});
+
+    // 3. Meanwhile the network.
+    const endpoints = await wire(definition, network, spec.hostname);
+
+    // 4. Go.
+    const ready = readyOrFailure(child, await answer, files.unshareErrors);
+    const starting: ContainerState = {
+      ...state,
+      boot: bootId(),
+      status: 'starting',
+      owner: selfRef(),
+      init: processRef(ready.pid),
+      netns: network.kind === 'own' ? namespaceName(definition) : undefined,
+      endpoints,
+      stoppedByUser: readState(id)?.stoppedByUser ?? false,
+    };
+    writeState(id, starting);
+    faultPoint('init.ready');
+    const status = await whileAlive(starting.init, async () => {
+      const opened = openStatus(ready);
+      mode.onReady?.(ready);
+      if (!mode.foreground && definition.tty) await logTerminal(ready, files.log);
+      return { opened };
+    });
+    child.send({ type: 'go' });
+    const failure = await status.opened;
+    if (failure !== undefined) throw new MinirunError(failure.what, failure.why, failure.remedy, { code: failure.code });
+    faultPoint('process.started');
+    const owner = mode.foreground ? selfRef() : processRef(child.pid);
+    await withLock(() => {
+      const current = readState(id);
+      if (current?.status !== 'starting') throw new MinirunError('cannot start the container', 'another process has taken it over');
+      writeState(id, {
+        ...starting,
+        status: 'running',
+        owner: owner ?? { pid: child.pid, start: 0 },
+        startedAt: new Date().toISOString(),
+        finishedAt: '',
+        exitCode: 0,
+        error: '',
+        // `stop` may have come meanwhile.
+        stoppedByUser: current.stoppedByUser,
+        unborn: false,
+      });
+    });
+    killPoint('container.running');
+    return { child, ready };
   } catch (error) {
-    // Init sees the socket close and ends; nothing of the container has run.
+    // Init sees the socket close and ends, if it waits there still.
     child.release();
     throw error;
   }
-  const endpoints = lease === undefined ? [] : [lease.endpoint];
-  if (lease !== undefined) {
-    await applySteps([
-      {
-        id: 'etc.hosts',
-        why: "The container's own name stands for its address.",
-        apply: [{ tool: 'file', path: files.hosts, content: hostsContent(definition, spec.hostname, lease.endpoint.address), mode: 0o644 }],
-        undo: [],
-      },
-    ]);
-  }
+}
 
-  // 4. Go.
-  const ready = await readyOrFailure(child, await answer);
-  const started: ContainerState = {
-    ...state,
-    boot: bootId(),
-    status: 'starting',
-    owner: selfRef(),
-    init: processRef(ready.pid),
-    netns: network.kind === 'own' ? namespaceName(definition) : undefined,
-    endpoints,
-  };
-  writeState(id, started);
-  faultPoint('init.ready');
-  const status = openStatus(ready);
-  mode.onReady?.(ready);
-  if (!mode.foreground && definition.tty) await logTerminal(ready, files.log);
-  child.send({ type: 'go' });
-  const failure = await status;
-  if (failure !== undefined) throw new MinirunError(failure.what, failure.why, failure.remedy, { code: failure.code });
-  faultPoint('process.started');
-  const owner = mode.foreground ? selfRef() : processRef(child.pid);
-  await withLock(() => {
-    // `stop` or `rm -f` may have been quicker.
-    if (readState(id)?.status !== 'starting') return;
-    writeState(id, {
-      ...started,
-      status: 'running',
-      owner: owner ?? { pid: child.pid, start: 0 },
-      startedAt: new Date().toISOString(),
-      finishedAt: '',
-      exitCode: 0,
-      error: '',
-      stoppedByUser: false,
-      unborn: false,
-    });
-  });
-  faultPoint('container.running');
-  return { child, ready };
+/** Gives the container its network; what it has got in the end stands in its state. */
+async function wire(definition: Definition, network: Networking, hostname: string): Promise<Endpoint[]> {
+  const { id } = definition;
+  const files = containerFiles(id);
+  if (network.kind !== 'own') return [];
+  const netns = namespaceName(definition);
+  if (network.name === 'none') {
+    await connect(netns, undefined, (steps) => recordSteps(id, steps));
+    return [];
+  }
+  const lease = await leaseAddress(network.name, id, definition.address);
+  try {
+    faultPoint('address.leased');
+  } catch (error) {
+    await forgoBringUp(lease);
+    throw error;
+  }
+  await connect(netns, lease, (steps) => recordSteps(id, steps));
+  faultPoint('network.connected');
+  await applySteps([
+    {
+      id: 'etc.hosts',
+      why: "The container's own name stands for its address.",
+      apply: [{ tool: 'file', path: files.hosts, content: hostsContent(definition, hostname, lease.endpoint.address), mode: 0o644 }],
+      undo: [],
+    },
+  ]);
+  return [lease.endpoint];
+}
+
+/** Opens what only a living init has. @throws MinirunError when it fails because init was killed */
+async function whileAlive<T>(init: ProcessRef | undefined, open: () => Promise<T>): Promise<T> {
+  try {
+    return await open();
+  } catch (error) {
+    if (isAlive(init)) throw error;
+    throw new MinirunError('cannot start the container', 'its init process was killed');
+  }
 }
 
 /** A namespace of that name that somebody else made is not ours to use, nor to delete. */
@@ -161,15 +196,21 @@ function foregroundStdio(definition: { tty: boolean; openStdin: boolean }): Stdi
 
 /** Becomes the container's owner. @throws MinirunError when it is running or somebody else is at it */
 async function claimForStart({ definition }: Container): Promise<void> {
+  const { id, name } = definition;
+  const self = selfRef();
+  const isOurs = ({ owner }: ContainerState) => owner?.pid === self.pid && owner.start === self.start;
+  const claim = (state: ContainerState) =>
+    writeState(id, { ...state, status: 'starting', owner: self, boot: bootId(), stoppedByUser: false });
+  // `run` has just made it, and nobody else touches one that is being created.
+  const created = readState(id);
+  if (created?.status === 'creating' && isOurs(created)) return claim(created);
   await withLock(() => {
-    const state = readState(definition.id);
-    if (state === undefined) throw new MinirunError(`no container "${definition.name}"`, 'it has just been removed');
-    const self = selfRef();
-    const ours = state.owner?.pid === self.pid && state.owner.start === self.start;
-    if (state.status !== 'created' && state.status !== 'exited' && !ours) {
-      throw new MinirunError(`cannot start container "${definition.name}"`, `it is ${state.status}`, `Stop it first: minirun stop ${definition.name}`);
+    const state = readState(id);
+    if (state === undefined) throw new MinirunError(`no container "${name}"`, 'it has just been removed');
+    if (!isAtRest(state) && !isOurs(state)) {
+      throw new MinirunError(`cannot start container "${name}"`, `it is ${state.status}`, `Stop it first: minirun stop ${name}`);
     }
-    writeState(definition.id, { ...state, status: 'starting', owner: self, boot: bootId() });
+    claim(state);
   });
 }
 
@@ -179,11 +220,13 @@ function recordSteps(id: string, steps: readonly Step[]): void {
   faultPoint('steps.recorded');
 }
 
-async function readyOrFailure(child: Child, answer: Record<string, unknown> | undefined): Promise<Ready> {
+function readyOrFailure(child: Child, answer: Record<string, unknown> | undefined, errors: string): Ready {
   const message = answer as Ready | Failure | undefined;
   if (message?.type === 'ready') return message;
   if (message?.type === 'failed') throw new MinirunError(message.what, message.why, message.remedy, { code: message.code });
-  const diagnostics = child.stderr().trim().split('\n').at(-1);
+  // A supervisor's unshare complains to a file.
+  const complaints = fs.existsSync(errors) ? fs.readFileSync(errors, 'utf8') : child.stderr();
+  const diagnostics = complaints.trim().split('\n').at(-1);
   throw new MinirunError(
     'cannot start the container',
     diagnostics || 'its init process ended without a word',
@@ -209,7 +252,7 @@ export function openStatus(ready: Ready): Promise<Failure | undefined> {
 
 async function readToEnd(fd: number): Promise<string> {
   let content = '';
-  for await (const chunk of fs.createReadStream('', { fd })) content += String(chunk);
+  for await (const chunk of readPipe(fd)) content += chunk.toString();
   return content;
 }
 

@@ -1,9 +1,11 @@
 import { MinirunError } from '../errors.ts';
-import { isAlive, signalProcess } from '../host/process.ts';
+import { faultPoint } from '../host/fault.ts';
+import { bootId, isAlive, type ProcessRef, signalProcess } from '../host/process.ts';
 import { withLock } from '../state/lock.ts';
-import type { ContainerState } from './definition.ts';
+import type { ContainerState, Status } from './definition.ts';
 import { finish } from './finish.ts';
 import { reclaim } from './reconcile.ts';
+import { isAtRest } from './status.ts';
 import { type Container, isRunning, isSettled, readState, requireContainer, writeState } from './store.ts';
 
 const SIGKILL = 9;
@@ -16,17 +18,25 @@ const SIGKILL = 9;
 export async function stopContainer(reference: string, options: { signal?: number; timeout?: number } = {}): Promise<void> {
   const { definition } = requireContainer(reference);
   const { id } = definition;
-  const state = await markStopped(id);
-  if (state === undefined) return;
-  if (state.status === 'restarting') {
-    await finish(id, { exitCode: state.exitCode, finishedAt: state.finishedAt }, 'exited', { force: true });
-    return;
-  }
+  if ((await markStopped(id)) === undefined) return;
+  faultPoint('stop.marked');
   const timeout = options.timeout ?? definition.stopTimeout;
-  signalProcess(state.init, options.signal ?? definition.stopSignal);
-  if (timeout !== 0 && (await atRest(id, timeout < 0 ? Number.POSITIVE_INFINITY : timeout * 1000))) return;
-  signalProcess(state.init, SIGKILL);
-  await atRest(id, Number.POSITIVE_INFINITY);
+  let told: ProcessRef | undefined;
+  let killAt = Number.POSITIVE_INFINITY;
+  await untilAtRest(id, Number.POSITIVE_INFINITY, async (state) => {
+    if (state.status === 'restarting') {
+      await finish(id, { exitCode: state.exitCode, finishedAt: state.finishedAt }, 'exited', { force: true });
+    } else if (state.status === 'running' && state.init !== undefined && state.init.pid !== told?.pid) {
+      // While it is being started there is nobody to tell; and it may have been restarted since.
+      if (!state.stoppedByUser) await markStopped(id);
+      told = state.init;
+      signalProcess(told, timeout === 0 ? SIGKILL : (options.signal ?? definition.stopSignal));
+      faultPoint('stop.told');
+      if (timeout > 0) killAt = Date.now() + timeout * 1000;
+    } else if (Date.now() >= killAt) {
+      signalProcess(told, SIGKILL);
+    }
+  });
 }
 
 /** Notes that the user wants it stopped, so that no restart policy starts it again; undefined when it is at rest. */
@@ -62,11 +72,23 @@ export function requireRunning({ definition, state }: Container, verb: string): 
  * @returns false when `milliseconds` have passed before
  */
 export async function atRest(id: string, milliseconds: number): Promise<boolean> {
+  return untilAtRest(id, milliseconds, async () => {});
+}
+
+/** Waits until a container's state is another one, at most so long. */
+export async function nextState(id: string, status: Status, milliseconds: number): Promise<void> {
+  const deadline = Date.now() + milliseconds;
+  await untilAtRest(id, milliseconds, async (state) => state.status !== status || Date.now() >= deadline);
+}
+
+/** @param look is shown the state again and again; true ends the waiting */
+async function untilAtRest(id: string, milliseconds: number, look: (state: ContainerState) => Promise<boolean | void>): Promise<boolean> {
   const deadline = Date.now() + milliseconds;
   for (let delay = 2; ; delay = Math.min(delay * 1.3, 50)) {
     const state = readState(id);
-    if (state === undefined || state.status === 'exited' || state.status === 'created') return true;
-    if (!isSettled(state) && !isAlive(state.init)) await reclaim(id);
+    if (state === undefined || isAtRest(state)) return true;
+    if (!isSettled(state) && (state.boot !== bootId() || !isAlive(state.init))) await reclaim(id);
+    else if (await look(state)) return false;
     if (Date.now() >= deadline) return false;
     await new Promise((resolve) => setTimeout(resolve, delay));
   }

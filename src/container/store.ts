@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
-import { bootId, isAlive } from '../host/process.ts';
+import { bootId, isAlive, selfRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import { readJson, writeJson } from '../state/json.ts';
 import { paths } from '../state/paths.ts';
@@ -25,6 +25,7 @@ export const containerFiles = (id: string) => {
     state: file('state.json'),
     steps: file('steps.json'),
     exit: file('exit'),
+    unshareErrors: file('unshare.err'),
     removing: file('removing'),
     upper: file('upper'),
     work: file('work'),
@@ -147,9 +148,22 @@ export function reserveName(name: string, id: string): void {
   }
 }
 
-/** Gives a name back, if that id has it. */
+/**
+ * Gives a name back, if that id has it. Moved aside first and looked at there: between a look at its place and its
+ * removal the name might have become another's.
+ */
 export function releaseName(name: string, id: string): void {
-  if (idOfName(name) === id) fs.rmSync(paths.name(name), { force: true });
+  if (idOfName(name) !== id) return;
+  const self = selfRef();
+  const aside = path.join(paths.containers(), `.new-${self.pid}-${self.start}-name-${name}`);
+  try {
+    fs.renameSync(paths.name(name), aside);
+    if (fs.readlinkSync(aside) !== id) fs.linkSync(aside, paths.name(name));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOENT' && code !== 'EEXIST') throw error;
+  }
+  fs.rmSync(aside, { force: true });
 }
 
 /** Whether the container's first process is running. */

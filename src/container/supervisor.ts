@@ -13,13 +13,17 @@ const fds = { stdin: 7, stdout: 8, stderr: 9 } as const;
  * The process that stays with a detached container: a shell of a few hundred kilobytes that waits, writes the exit
  * code down and calls minirun to tear down. It keeps nothing else: not the caller's files, not its terminal.
  *
+ * Up to util-linux 2.40 unshare cannot pass SIGKILL on: it complains and exits with 1, which `finish` turns into 137.
+ *
  * Arguments: the container's folder, its id, the binary, the state directory, then the command to run.
  */
 const common = `
 dir=$1 id=$2 bin=$3 root=$4; shift 4
 trap '' HUP INT TERM
 finish() {
-  echo "$1" >"$dir/.exit" && mv "$dir/.exit" "$dir/exit"
+  code=$1
+  [ "$code" = 1 ] && [ -s "$dir/unshare.err" ] && code=137
+  echo "$code" >"$dir/.exit" && mv "$dir/.exit" "$dir/exit"
   [ -e "$dir/removing" ] && exit 0
   MINIRUN_ROOT=$root exec "$bin" reap "$id"
 }
@@ -28,25 +32,28 @@ finish() {
 /** Streams by way of two loggers, or appended to one file where there is none. */
 function pipedScript(openStdin: boolean, logger: boolean): string {
   const stdin = openStdin ? `mkfifo -m 600 "$dir/in"; exec 7<>"$dir/in"; rm "$dir/in"` : 'exec 7</dev/null';
-  const end = `printf '${[...streamEnd].map((character) => `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`).join('')}\\n'`;
+  const end = `printf '${streamEnd.replaceAll('\u0004', '\\004')}\\n'`;
   if (!logger) {
     return `${common}${stdin}
 mkdir -p "$dir/log"; exec 8>>"$dir/log/plain" 9>&8
-"$@" & run=$!; exec 2>/dev/null 3>&- 7>&-; wait $run; finish $?`;
+"$@" 2>"$dir/unshare.err" & run=$!; exec 2>/dev/null 3>&- 7>&-; wait $run; finish $?`;
   }
-  // FIFOs, not a pipeline: a pipeline would keep one more shell per stream. They have no name once both ends are open.
+  // FIFOs, not a pipeline: a pipeline would keep one more shell per stream. The supervisor opens both ends itself, by
+  // way of one for reading and writing, which never waits: a logger that opened its end would wait for ever if this
+  // shell were killed just then. The names go as soon as both ends are open. A dead logger must not end the supervisor.
   return `${common}${stdin}
 mkdir -p "$dir/log"; mkfifo -m 600 "$dir/out" "$dir/err"
-$LOGGER_OUT <"$dir/out" 3>&- 7>&- 2>/dev/null & o=$!
-$LOGGER_ERR <"$dir/err" 3>&- 7>&- 2>/dev/null & e=$!
-exec 8>"$dir/out" 9>"$dir/err"; rm "$dir/out" "$dir/err"
-"$@" & run=$!; exec 2>/dev/null 3>&- 7>&-; wait $run; code=$?
+exec 6<>"$dir/out" 4<"$dir/out" 8>"$dir/out" 6<>"$dir/err" 5<"$dir/err" 9>"$dir/err" 6>&-; rm "$dir/out" "$dir/err"
+$LOGGER_OUT <&4 3>&- 4>&- 5>&- 7>&- 8>&- 9>&- 2>/dev/null & o=$!
+$LOGGER_ERR <&5 3>&- 4>&- 5>&- 7>&- 8>&- 9>&- 2>/dev/null & e=$!
+exec 4>&- 5>&-
+"$@" 2>"$dir/unshare.err" & run=$!; trap '' PIPE; exec 2>/dev/null 3>&- 7>&-; wait $run; code=$?
 ${end} >&8; ${end} >&9; exec 8>&- 9>&-; wait $o; wait $e; finish $code`;
 }
 
 /** A terminal is read by a logger that minirun starts when it has got the terminal. */
 const terminalScript = `${common}
-"$@" & run=$!; exec 2>/dev/null 3>&-; wait $run; finish $?`;
+"$@" 2>"$dir/unshare.err" & run=$!; exec 2>/dev/null 3>&-; wait $run; finish $?`;
 
 /** The supervisor's command line and the streams that init is to use. */
 export function supervisorArgv(definition: Definition): { argv: string[]; stdio: Stdio } {

@@ -12,7 +12,11 @@ const namespaces = ['net', 'pid', 'mnt', 'uts', 'ipc', 'cgroup'];
 
 export function checkRoot(): Check {
   if (isRoot()) return ok('root');
-  return warning('root', 'not root: what only root may try was left out, and containers need root', 'sudo minirun doctor');
+  return warning(
+    'root',
+    'not root: what only root may try was left out, and containers need root',
+    'sudo minirun doctor',
+  );
 }
 
 /** What the running kernel is and has, from /proc. */
@@ -66,7 +70,11 @@ interface Kind {
 const kinds: Kind[] = [
   { name: 'veth', probe: 'ip link add p0 type veth peer name p1' },
   { name: 'bridge', probe: 'ip link add p2 type bridge' },
-  { name: 'macvlan', probe: 'ip link add p3 link p0 type macvlan', without: 'no containers directly in the host’s LAN' },
+  {
+    name: 'macvlan',
+    probe: 'ip link add p3 link p0 type macvlan',
+    without: 'no containers directly in the host’s LAN',
+  },
   {
     name: 'vxlan',
     probe: 'ip link add p4 type vxlan id 1 dstport 4789 dev lo',
@@ -90,7 +98,13 @@ export async function checkDevices(): Promise<Check[]> {
   const script = kinds.map(({ name, probe }) => `if e=$(${probe} 2>&1); then echo ${name}; else echo ${name} "$e"; fi`);
   const { exitCode, stdout, stderr } = await runTool('unshare', ['--net', 'sh', '-c', script.join('\n')]);
   if (exitCode !== 0) {
-    return [missing('network namespace', `cannot make one: ${stderr.trim()}`, 'allow namespaces: see the sandbox that this runs in')];
+    return [
+      missing(
+        'network namespace',
+        `cannot make one: ${stderr.trim()}`,
+        'allow namespaces: see the sandbox that this runs in',
+      ),
+    ];
   }
   const lines = stdout.split('\n');
   return kinds.map((kind) => {
@@ -101,7 +115,8 @@ export async function checkDevices(): Promise<Check[]> {
 
 function absentDevice({ name, without }: Kind): Check {
   const found = name === 'netem' && which('tc') === undefined ? 'this machine has no tc' : `this kernel has no ${name}`;
-  if (without === undefined) return missing(name, found, `boot a kernel with ${name}, or ${asRoot(`modprobe ${name}`)}`);
+  if (without === undefined)
+    return missing(name, found, `boot a kernel with ${name}, or ${asRoot(`modprobe ${name}`)}`);
   return warning(name, `${found}: ${without}`);
 }
 

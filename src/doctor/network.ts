@@ -35,18 +35,32 @@ async function checkNat(): Promise<Check> {
   }
   if (!isRoot()) return warning(name, 'not tried', 'sudo minirun doctor');
   const rules = [
-    '*filter', '-A FORWARD -o p0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT', 'COMMIT',
-    '*nat', '-A POSTROUTING -s 10.90.0.0/16 ! -o p0 -j MASQUERADE', 'COMMIT', '',
+    '*filter',
+    '-A FORWARD -o p0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT',
+    'COMMIT',
+    '*nat',
+    '-A POSTROUTING -s 10.90.0.0/16 ! -o p0 -j MASQUERADE',
+    'COMMIT',
+    '',
   ];
-  const { exitCode, stderr } = await runTool('unshare', ['--net', 'iptables-restore', '--noflush', '-w'], rules.join('\n'));
+  const { exitCode, stderr } = await runTool(
+    'unshare',
+    ['--net', 'iptables-restore', '--noflush', '-w'],
+    rules.join('\n'),
+  );
   if (exitCode === 0) return ok(name, 'MASQUERADE and conntrack work');
   const reason = stderr.trim().split('\n')[0];
-  return missing(name, `this kernel refuses the rules: ${reason}`, asRoot('modprobe -a nf_nat xt_MASQUERADE xt_conntrack'));
+  return missing(
+    name,
+    `this kernel refuses the rules: ${reason}`,
+    asRoot('modprobe -a nf_nat xt_MASQUERADE xt_conntrack'),
+  );
 }
 
 async function checkForwardPolicy(): Promise<Check> {
   const name = 'FORWARD policy';
-  if (!isRoot() || which('iptables') === undefined) return warning(name, 'not read', 'sudo minirun doctor');
+  if (which('iptables') === undefined) return warning(name, 'not read without iptables', installCommand('iptables'));
+  if (!isRoot()) return warning(name, 'not read', 'sudo minirun doctor');
   const { exitCode, stdout, stderr } = await runTool('iptables', ['-w', '-S', 'FORWARD']);
   if (exitCode !== 0) return warning(name, `cannot be read: ${stderr.trim().split('\n')[0]}`);
   const policy = /^-P FORWARD (\w+)/m.exec(stdout)?.[1] ?? 'unknown';

@@ -15,7 +15,13 @@ type Manager = keyof typeof managers;
 /** What brings a tool, by package manager; the same lists as in `bin/setup`. No entry: it has none. */
 const packages = {
   ip: { 'apt-get': 'iproute2', dnf: 'iproute', apk: 'iproute2', pacman: 'iproute2', zypper: 'iproute2' },
-  unshare: { 'apt-get': 'util-linux', dnf: 'util-linux', apk: 'util-linux', pacman: 'util-linux', zypper: 'util-linux' },
+  unshare: {
+    'apt-get': 'util-linux',
+    dnf: 'util-linux',
+    apk: 'util-linux',
+    pacman: 'util-linux',
+    zypper: 'util-linux',
+  },
   iptables: { 'apt-get': 'iptables', dnf: 'iptables-nft', apk: 'iptables', pacman: 'iptables', zypper: 'iptables' },
   busybox: {
     'apt-get': 'busybox-static',

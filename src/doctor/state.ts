@@ -26,10 +26,15 @@ function checkDirectory(): Check {
     return warning(name, `${root} cannot be looked at`, 'sudo minirun doctor');
   }
   if (stat === undefined) return ok(name, `${root} (the first container makes it)`);
-  if (!stat.isDirectory()) return missing(name, `${root} is no directory`, `minirun --root DIR, or ${asRoot(`rm ${root}`)}`);
+  if (!stat.isDirectory())
+    return missing(name, `${root} is no directory`, `minirun --root DIR, or ${asRoot(`rm ${root}`)}`);
   if ((stat.mode & 0o077) === 0) return ok(name, root);
   const mode = (stat.mode & 0o7777).toString(8).padStart(4, '0');
-  return warning(name, `${root} has mode ${mode}: users could reach setuid files of images`, asRoot(`chmod 0700 ${root}`));
+  return warning(
+    name,
+    `${root} has mode ${mode}: users could reach setuid files of images`,
+    asRoot(`chmod 0700 ${root}`),
+  );
 }
 
 /** The state directory, or the first folder above it that is there. */
@@ -43,7 +48,9 @@ function checkSpace(): Check {
   const { bavail, bsize } = fs.statfsSync(existingPart());
   const free = bavail * bsize;
   const text = `${(free / 1e9).toFixed(1)} GB free`;
-  return free < littleSpace ? warning('disk space', `only ${text}`, 'minirun rm, minirun rmi, or --root on another disk') : ok('disk space', text);
+  return free < littleSpace
+    ? warning('disk space', `only ${text}`, 'minirun rm, minirun rmi, or --root on another disk')
+    : ok('disk space', text);
 }
 
 /** Mounts an overlay with the state directory's file system below it, in a mount namespace that ends with the probe. */
@@ -59,7 +66,9 @@ mount -t overlay overlay -o lowerdir=l,upperdir=u,workdir=w m; echo upper >m/f; 
   const { exitCode, stderr } = await runTool('unshare', ['--mount', 'sh', '-c', script, 'doctor', existingPart()]);
   if (exitCode === 0) return ok(name, `works in ${existingPart()}`);
   const reason = stderr.trim().split('\n')[0] ?? '';
-  const remedy = known ? 'minirun --root DIR (or MINIRUN_ROOT) with DIR on ext4, xfs, btrfs or tmpfs' : asRoot('modprobe overlay');
+  const remedy = known
+    ? 'minirun --root DIR (or MINIRUN_ROOT) with DIR on ext4, xfs, btrfs or tmpfs'
+    : asRoot('modprobe overlay');
   return missing(name, `cannot be mounted in ${existingPart()}: ${reason}`, remedy);
 }
 
@@ -85,7 +94,11 @@ function checkLeftovers(): Check {
   const dead = states.filter(({ state }) => state !== undefined && !isSettled(state));
   if (dead.length === 0) return ok(name, 'none');
   const ids = dead.map(({ id }) => id.slice(0, 12)).join(', ');
-  return warning(name, `of killed processes: container ${ids}; the next minirun command takes them back`, asRoot('minirun ps -a'));
+  return warning(
+    name,
+    `of killed processes: container ${ids}; the next minirun command takes them back`,
+    asRoot('minirun ps -a'),
+  );
 }
 
 /** Whether the container is at rest or its owner lives. */

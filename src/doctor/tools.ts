@@ -56,7 +56,8 @@ async function checkIptables(): Promise<Check> {
 async function checkBusybox(): Promise<Check> {
   const found = ['busybox.static', 'busybox-static', 'busybox'].flatMap((name) => which(name) ?? []);
   const program = found.find((file) => !hasInterpreter(file));
-  if (program !== undefined) return ok('static busybox', `${numberIn((await versionOf(program, '--help')) ?? '')} (${program})`);
+  if (program !== undefined)
+    return ok('static busybox', `${numberIn((await versionOf(program, '--help')) ?? '')} (${program})`);
   const text = found[0] === undefined ? 'not installed' : `${found[0]} needs libraries`;
   return missing('static busybox', `${text}; the busybox image is made of it`, installCommand('busybox'));
 }
@@ -96,5 +97,9 @@ async function checkTini(): Promise<Check> {
 async function checkTar(): Promise<Check> {
   const version = await versionOf('tar', '--version');
   if (version !== undefined) return ok('tar', numberIn(version));
-  return warning('tar', 'not installed: minirun has its own, but you need it to make archives for import and cp', installCommand('tar'));
+  return warning(
+    'tar',
+    'not installed: minirun has its own, but you need it to make archives for import and cp',
+    installCommand('tar'),
+  );
 }

@@ -47,7 +47,7 @@ export async function runTool(tool: string, args: readonly string[], input?: str
   if (result.code === 'ENOENT') throw missingTool(tool);
   return {
     exitCode: result.exitCode ?? 128,
-    stdout: result.stdout as string,
-    stderr: result.stderr as string,
+    stdout: result.stdout,
+    stderr: result.stderr,
   };
 }

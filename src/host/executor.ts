@@ -5,18 +5,28 @@ import { faultPoint, faultsOn } from './fault.ts';
 import type { HostCommand, IpCommand, IptablesCommand, Step } from './steps.ts';
 import { runDirectly } from './tool.ts';
 
+/** Who looks after what of a failed plan. */
+export interface ApplyOptions {
+  /** Steps that the caller undoes when the plan fails, because others may have come to share what they made. */
+  callersOwn?: ReadonlySet<Step>;
+  /** Is told on failure which steps are still applied, all undone ones and those never reached left out. */
+  left?: (steps: Step[]) => void;
+}
+
 /**
  * Applies steps in order. Neighbouring `ip` commands of one namespace become one `ip -batch`, all firewall commands
  * of the plan one `iptables-restore`, which runs beside the rest: rules may name interfaces that do not exist yet.
  * On failure what was applied is undone, newest first, and every error is reported.
  */
-export async function applySteps(steps: readonly Step[]): Promise<void> {
+export async function applySteps(steps: readonly Step[], { callersOwn, left }: ApplyOptions = {}): Promise<void> {
   const done = new Set<Step>();
   try {
     if (faultsOn) await applyOneByOne(steps, done);
     else await applyMerged(steps, done);
   } catch (error) {
-    const undoErrors = await undoSteps(steps.filter((step) => done.has(step)));
+    const toUndo = steps.filter((step) => done.has(step) && callersOwn?.has(step) !== true);
+    const undoErrors = await undoSteps(toUndo);
+    left?.(undoErrors.length === 0 ? [] : toUndo);
     if (undoErrors.length === 0) throw error;
     throw new MinirunErrors(messageOf(error), undoErrors, 'What could not be undone is left for "minirun system reconcile"');
   }
@@ -24,7 +34,6 @@ export async function applySteps(steps: readonly Step[]): Promise<void> {
 
 async function applyOneByOne(steps: readonly Step[], done: Set<Step>): Promise<void> {
   for (const step of steps) {
-    done.add(step);
     for (const command of step.apply) await applyGroup([{ step, command }], done);
     faultPoint(step.id);
   }
@@ -42,7 +51,7 @@ async function applyMerged(steps: readonly Step[], done: Set<Step>): Promise<voi
   const lanes = [applyLane(rest, done), applyLane(firewall, done)];
   // Both lanes must have come to rest before anything is undone.
   const errors = (await Promise.allSettled(lanes)).flatMap((lane) => (lane.status === 'rejected' ? [lane.reason as Error] : []));
-  if (errors.length > 0) throw errors[0];
+  if (errors[0] !== undefined) throw errors[0];
 }
 
 async function applyLane(items: readonly Item[], done: Set<Step>): Promise<void> {
@@ -183,7 +192,16 @@ function sysctlFile(key: string): string {
 
 /** Deletes a directory tree; overlayfs leaves its work directory with mode 0. */
 export function removeTree(directory: string): void {
-  fs.rmSync(directory, { recursive: true, force: true, maxRetries: 3 });
+  for (let tries = 1; ; tries++) {
+    try {
+      fs.rmSync(directory, { recursive: true, force: true });
+      return;
+    } catch (error) {
+      // Another process deletes it too, or a logger that is just ending still writes.
+      const { code } = error as NodeJS.ErrnoException;
+      if (tries >= 20 || (code !== 'ENOENT' && code !== 'ENOTEMPTY')) throw error;
+    }
+  }
 }
 
 /** Messages that say: there is nothing to take back. */
@@ -204,10 +222,10 @@ export async function undoSteps(steps: readonly Step[]): Promise<Error[]> {
     for (const group of groups(items)) {
       try {
         await undoGroup(group, errors);
+        if (faultsOn) faultPoint(`undo.${group[0]?.step.id}`);
       } catch (error) {
         errors.push(error as Error);
       }
-      if (faultsOn) faultPoint(`undo.${group[0]?.step.id}`);
     }
   };
   await Promise.all([lane(rest), lane(firewall)]);

@@ -1,3 +1,4 @@
+import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 
 /**
@@ -13,6 +14,18 @@ export const faultsOn = mode === 'kill' || mode === 'fail';
 /** A place where a test can make minirun die or fail. */
 export function faultPoint(name: string): void {
   if (!faultsOn || --left !== 0) return;
-  if (mode === 'kill') process.kill(process.pid, 'SIGKILL');
+  if (mode === 'kill') die(name);
   throw new MinirunError('injected fault', name);
+}
+
+/** A place where nothing can fail, but where a test can make minirun die. */
+export function killPoint(name: string): void {
+  if (mode === 'kill' && --left === 0) die(name);
+}
+
+function die(name: string): void {
+  fs.writeSync(2, `minirun: killed at ${name}\n`);
+  process.kill(process.pid, 'SIGKILL');
+  // The signal may reach another thread first; nothing more is to happen here.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
 }

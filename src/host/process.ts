@@ -51,10 +51,56 @@ export function signalProcess(ref: ProcessRef | undefined, signal: NodeJS.Signal
   }
 }
 
+/** Ends a process with its whole process group, which it leads; not this process's own. */
+export function endGroup(leader: ProcessRef | undefined): void {
+  if (leader === undefined || leader.pid === process.pid || !isAlive(leader)) return;
+  try {
+    process.kill(-leader.pid, 'SIGKILL');
+  } catch {
+    // It has just ended.
+  }
+}
+
 let boot: string | undefined;
 
 /** The kernel's id of this boot: namespaces, mounts and leases do not outlive it. */
 export function bootId(): string {
   boot ??= fs.readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
   return boot;
+}
+
+const markName = 'MINIRUN_BY';
+
+/** The variable that tells whose a host tool is, also after that process has been killed: see `endOrphans`. */
+export function ownMark(): Record<string, string> {
+  const { pid, start } = selfRef();
+  return { [markName]: `${pid}.${start}` };
+}
+
+/**
+ * Ends the host tools that a killed process has left running: one `ip` or `iptables-restore` that only now gets its
+ * turn would make again what is about to be taken back.
+ */
+export function endOrphans(parent: ProcessRef | undefined): void {
+  if (parent === undefined || isAlive(parent)) return;
+  const mark = `${markName}=${parent.pid}.${parent.start}\0`;
+  for (const entry of fs.readdirSync('/proc')) {
+    const pid = Number(entry);
+    if (!Number.isInteger(pid) || !environmentOf(pid).includes(mark)) continue;
+    const orphan = processRef(pid);
+    if (!signalProcess(orphan, 'SIGKILL')) continue;
+    for (let tries = 0; tries < 500 && isAlive(orphan); tries++) pause(1);
+  }
+}
+
+function environmentOf(pid: number): string {
+  try {
+    return fs.readFileSync(`/proc/${pid}/environ`, 'latin1');
+  } catch {
+    return '';
+  }
+}
+
+function pause(milliseconds: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 }

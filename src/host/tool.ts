@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { missingTool, type ToolResult, toolPath } from './exec.ts';
+import { ownMark } from './process.ts';
 
 /**
  * Runs a host tool to its end, whatever its exit code: `runTool` for the path that every `run` and `rm` takes.
@@ -9,7 +10,7 @@ import { missingTool, type ToolResult, toolPath } from './exec.ts';
  */
 export function runDirectly(tool: string, args: readonly string[], input = ''): Promise<ToolResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn(tool, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { PATH: toolPath, LC_ALL: 'C' } });
+    const child = spawn(tool, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { PATH: toolPath, LC_ALL: 'C', ...ownMark() } });
     const output: Buffer[] = [];
     const errors: Buffer[] = [];
     child.on('error', (error) => reject((error as NodeJS.ErrnoException).code === 'ENOENT' ? missingTool(tool) : error));

@@ -15,8 +15,12 @@ export function describeImage(name: string): object | undefined {
   const standIn = listings.find((each) => each.standIn !== undefined)?.standIn;
   return {
     Id: id,
-    RepoTags: listings.flatMap(({ repository, tag }) => (repository === undefined || tag === undefined ? [] : [`${repository}:${tag}`])),
-    RepoDigests: listings.flatMap(({ repository, digest }) => (repository === undefined || digest === undefined ? [] : [`${repository}@${digest}`])),
+    RepoTags: listings.flatMap(({ repository, tag }) =>
+      repository === undefined || tag === undefined ? [] : [`${repository}:${tag}`],
+    ),
+    RepoDigests: listings.flatMap(({ repository, digest }) =>
+      repository === undefined || digest === undefined ? [] : [`${repository}@${digest}`],
+    ),
     Parent: '',
     Comment: stored?.history?.at(-1)?.comment ?? '',
     Created: stored?.created ?? listings[0]?.created ?? '',

@@ -60,8 +60,7 @@ function enterProcess(pid: number, start: number): void {
     throw ended();
   }
   if (startTime(pid) !== start) throw ended();
-  process.chdir(`/proc/self/fd/${fd}`);
-  libc.chroot('.');
+  libc.chroot(`/proc/self/fd/${fd}`);
   fs.closeSync(fd);
 }
 
@@ -72,7 +71,10 @@ function startTime(pid: number): number {
 }
 
 /** Mounts the root filesystem of a container that is at rest, with its volumes, and enters it. */
-function enterRootfs({ directory, overlay, mounts, readonly }: ArchiveRoot & { kind: 'rootfs' }, writable: boolean): void {
+function enterRootfs(
+  { directory, overlay, mounts, readonly }: ArchiveRoot & { kind: 'rootfs' },
+  writable: boolean,
+): void {
   const { BIND, REC, REMOUNT, NODEV, RDONLY } = libc.MS;
   const flags = readonly || !writable ? RDONLY : 0;
   if (overlay === undefined) {
@@ -128,7 +130,8 @@ function findSource(source: string, followLink: boolean, where: string): Top {
   try {
     stat = followLink || asserted ? fs.statSync(source) : fs.lstatSync(source);
   } catch (error) {
-    if ((error as { code?: string }).code === 'ENOTDIR' && lstatIfThere(bare) !== undefined) throw notDirectory(source, where);
+    if ((error as { code?: string }).code === 'ENOTDIR' && lstatIfThere(bare) !== undefined)
+      throw notDirectory(source, where);
     throw unreachable(error, 'file', source, where);
   }
   if (asserted && !stat.isDirectory()) throw notDirectory(source, where);
@@ -138,7 +141,11 @@ function findSource(source: string, followLink: boolean, where: string): Top {
     const real = process.cwd();
     return { place: real, name: path.posix.basename(real) || '.', stat };
   }
-  return { place: asserted || (followLink && stat.isDirectory()) ? `${bare}/` : bare, name: path.posix.basename(bare), stat };
+  return {
+    place: asserted || (followLink && stat.isDirectory()) ? `${bare}/` : bare,
+    name: path.posix.basename(bare),
+    stat,
+  };
 }
 
 function notDirectory(name: string, where: string): InitError {
@@ -203,7 +210,8 @@ class Packer {
         if (!child.includes('\ufffd')) continue;
         throw new InitError(`cannot copy ${JSON.stringify(inside)}`, 'its name is not valid UTF-8', 'Rename it first');
       }
-      if (found.isDirectory() && found.dev !== stat.dev && isKernels(inside)) this.header('Directory', `${name}/${child}/`, found);
+      if (found.isDirectory() && found.dev !== stat.dev && isKernels(inside))
+        this.header('Directory', `${name}/${child}/`, found);
       else this.add(inside, `${name}/${child}`, found);
     }
   }
@@ -286,7 +294,8 @@ class Packer {
       devmin: isDevice ? (stat.rdev & 0xff) | ((stat.rdev >>> 12) & 0xfff00) : 0,
     });
     const needsMore = header.encode() || stat.mtime.getMilliseconds() !== 0;
-    if (needsMore) writeAll(this.fd, new Pax({ ...fields, ...(linkpath === '' ? { linkpath: undefined } : {}) }).encode());
+    if (needsMore)
+      writeAll(this.fd, new Pax({ ...fields, ...(linkpath === '' ? { linkpath: undefined } : {}) }).encode());
     writeAll(this.fd, header.block as Buffer);
   }
 }
@@ -320,7 +329,7 @@ function write({ path: destination, source, owner, careful }: WriteFiles, where:
   const answer = unpackHere((entry) => {
     entry.path = placeOf(entry.path);
     if (entry.type === 'Link') entry.linkpath = placeOf(String(entry.linkpath));
-    if (owner !== undefined) Object.assign(entry, owner);
+    if (owner !== undefined) giveTo(owner, entry);
     if (careful) defuse(entry);
     return admit(entry);
   });
@@ -348,9 +357,14 @@ function enterDestination(destination: string, source: WriteFiles['source'], whe
   if (stat === undefined && (source === undefined || (asserted && !source.directory))) {
     throw new InitError(`no such directory ${where}: ${destination}`);
   }
-  if (stat !== undefined && (source === undefined || asserted)) throw new InitError(`not a directory ${where}: ${bare}`);
+  if (stat !== undefined && (source === undefined || asserted))
+    throw new InitError(`not a directory ${where}: ${bare}`);
   if (stat !== undefined && source?.directory) {
-    throw new InitError(`cannot copy a directory to ${bare}`, `that is a file ${where}`, 'Name a directory, or one that is to be made');
+    throw new InitError(
+      `cannot copy a directory to ${bare}`,
+      `that is a file ${where}`,
+      'Name a directory, or one that is to be made',
+    );
   }
   return enterParent(bare, where);
 }
@@ -381,14 +395,28 @@ function admit(entry: ReadEntry): boolean {
   if (entry.path === '/' && isDirectory) return false;
   const there = lstatIfThere(entry.path);
   if (there === undefined || there.isDirectory() === isDirectory) return true;
-  const what = there.isDirectory() ? 'a directory is there, and a file cannot replace it' : 'a file is there, and a directory cannot replace it';
+  const what = there.isDirectory()
+    ? 'a directory is there, and a file cannot replace it'
+    : 'a file is there, and a directory cannot replace it';
   throw new InitError(`cannot copy ${JSON.stringify(entry.path)}`, what, 'Remove it first');
+}
+
+/** Changes the owner; as for chown(2), a program that would now run as somebody else loses its setuid and setgid bits. */
+function giveTo({ uid, gid }: { uid: number; gid: number }, entry: ReadEntry): void {
+  if (entry.mode !== undefined && (entry.uid !== uid || entry.gid !== gid) && !entry.type.includes('Dir'))
+    entry.mode &= 0o1777;
+  entry.uid = uid;
+  entry.gid = gid;
 }
 
 /** What comes from a container gets root as its owner here: it must not become a way to be root, or to the disks. */
 function defuse(entry: ReadEntry): void {
   if (entry.type === 'CharacterDevice' || entry.type === 'BlockDevice') {
-    throw new InitError(`refusing to copy ${JSON.stringify(entry.path)}`, 'it is a device', 'Give -a to copy devices too');
+    throw new InitError(
+      `refusing to copy ${JSON.stringify(entry.path)}`,
+      'it is a device',
+      'Give -a to copy devices too',
+    );
   }
   if (entry.mode !== undefined) entry.mode &= 0o1777;
 }

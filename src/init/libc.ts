@@ -38,11 +38,11 @@ const { symbols: libc } = dlopen(libraryName(), {
 /** System calls that libc does not wrap, or wraps for all threads where only this one is meant. */
 const numbers = {
   x64: {
-    pivot_root: 155, openat2: 437, close_range: 436, pidfd_open: 434, pidfd_getfd: 438, capset: 126, seccomp: 317,
+    pivot_root: 155, openat2: 437, close_range: 436, capset: 126, seccomp: 317,
     keyctl: 250, setgroups: 116, setresuid: 117, setresgid: 119,
   },
   arm64: {
-    pivot_root: 41, openat2: 437, close_range: 436, pidfd_open: 434, pidfd_getfd: 438, capset: 91, seccomp: 277,
+    pivot_root: 41, openat2: 437, close_range: 436, capset: 91, seccomp: 277,
     keyctl: 219, setgroups: 159, setresuid: 147, setresgid: 149,
   },
 }[process.arch as 'x64' | 'arm64'];
@@ -265,16 +265,6 @@ export function mknodAt(directory: number, name: string, mode: number, major = 0
 /** Marks every file descriptor from `first` on as closed by execve; before Linux 5.11 one by one. */
 export function closeOnExecFrom(first: number): void {
   syscall('close_range', undefined, first, 0xffffffff, 4);
-}
-
-/** A descriptor of this process for the descriptor `fd` of the process `pid`: pidfd_getfd(2), Linux 5.6. */
-export function stealDescriptor(pid: number, fd: number): number {
-  const pidfd = syscall('pidfd_open', undefined, pid, 0);
-  try {
-    return syscall('pidfd_getfd', undefined, pidfd, fd, 0);
-  } finally {
-    fs.closeSync(pidfd);
-  }
 }
 
 /** Gives this thread a fresh session keyring, so that the container does not see the host's: keyctl(2). */

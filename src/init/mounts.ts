@@ -21,8 +21,8 @@ export function parseOptions(options: readonly string[]): { flags: number; propa
   let propagation = 0;
   const data: string[] = [];
   for (const option of options) {
-    if (option in flagOptions) flags |= flagOptions[option] as number;
-    else if (option in propagationOptions) propagation = propagationOptions[option] as number;
+    if (Object.hasOwn(flagOptions, option)) flags |= flagOptions[option] as number;
+    else if (Object.hasOwn(propagationOptions, option)) propagation = propagationOptions[option] as number;
     else if (!noOptions.has(option)) data.push(option);
   }
   return { flags, propagation, data: data.join(',') };

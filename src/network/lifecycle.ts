@@ -1,6 +1,8 @@
+import { MinirunErrors, messageOf } from '../errors.ts';
 import { applySteps, undoSteps } from '../host/executor.ts';
+import { faultPoint } from '../host/fault.ts';
 import { launchBackground } from '../host/launch.ts';
-import { isAlive, processRef } from '../host/process.ts';
+import { endGroup, endOrphans, isAlive, processRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import { withLock } from '../state/lock.ts';
 import { endpointOf, inBatches, planAttach, planNamespace } from './attach.ts';
@@ -9,7 +11,7 @@ import { defaultNetworkName, type Endpoint, type Network, type NetworkDefinition
 import { defaultMtu, hasIpv6, interfaceExists, type NetworkFacts, readNetworkFacts } from './facts.ts';
 import { planFirewall, sharedSteps } from './firewall.ts';
 import { allocate, release } from './ipam.ts';
-import { changeNetwork, claimNetwork, isUp, listNetworks, newDefaultNetwork, readNetwork, writeNetwork } from './store.ts';
+import { changeNetwork, claimNetwork, isUp, listNetworks, newDefaultNetwork, readNetwork, requireNetwork, whenFree, writeNetwork } from './store.ts';
 
 /** A container's address, reserved; the network may have to be brought up by whoever got it. */
 export interface Lease {
@@ -34,7 +36,16 @@ export async function leaseAddress(name: string, container: string, wanted?: str
       return { endpoint: endpointOf(network, address, 'eth0', defaultMtu()), network, bringUp };
     },
     orCreate,
+    (network) => !isUp(network),
   );
+}
+
+/** Gives the claim of a lease back that cannot be used, so that nobody waits for a network which this will not bring up. */
+export async function forgoBringUp({ bringUp, network: { name } }: Lease): Promise<void> {
+  if (!bringUp) return;
+  await updateClaimed(name, (current) => {
+    current.claim = undefined;
+  });
 }
 
 /** All steps that make a network: bridge first, then its settings and the firewall. Pure. */
@@ -51,48 +62,63 @@ export function planConnection(netns: string, endpoints: readonly Endpoint[], ip
  * Makes the container's namespace and wires it. When the lease says so, the network is brought up in the same go:
  * one `ip -batch` for the host, one for the namespace, one `iptables-restore` beside them.
  *
- * @param record is given the container's own steps before the first is applied, so that a killed process leaves a trail
+ * @param record is given the container's own steps before the first is applied, so that a killed process leaves a trail;
+ *   on failure it is given those that could not be undone. A namespace of that name that somebody else has made
+ *   meanwhile is never among them.
  */
 export async function connect(netns: string, lease: Lease | undefined, record: (steps: Step[]) => void): Promise<void> {
   const own = planConnection(netns, lease === undefined ? [] : [lease.endpoint], hasIpv6());
-  record(own);
-  if (lease === undefined || !lease.bringUp) {
-    if (lease !== undefined) await leftoverGone(lease.endpoint.hostIfname);
-    await applySteps(inBatches(own));
+  if (lease?.bringUp === true) {
+    await raise(lease.network.name, own, record);
     return;
   }
-  const { network } = lease;
-  const facts = await readNetworkFacts(network.bridge);
-  const steps = planNetwork(network, facts);
-  await updateClaimed(network.name, (current) => {
-    current.applied = mergeShared(current.applied, steps);
-  });
-  try {
-    await applySteps(inBatches([...steps, ...own]));
-  } catch (error) {
-    await updateClaimed(network.name, (current) => {
-      current.applied = [];
-      current.claim = undefined;
-    });
-    throw error;
-  }
-  await updateClaimed(network.name, (current) => {
-    current.up = true;
-    current.claim = undefined;
-  });
+  record(own);
+  if (lease !== undefined) await leftoverGone(lease.endpoint.hostIfname);
+  await applySteps(inBatches(own), { left: record });
 }
 
 /** Brings a network up without a container. The caller has claimed it. */
 export async function bringUp(network: Network): Promise<void> {
-  const steps = planNetwork(network, await readNetworkFacts(network.bridge));
-  await updateClaimed(network.name, (current) => {
-    current.applied = mergeShared(current.applied, steps);
+  await raise(network.name, [], () => {});
+}
+
+/** Applies the steps of a network that this process has claimed, and those of its first container with them. */
+async function raise(name: string, own: readonly Step[], record: (steps: Step[]) => void): Promise<void> {
+  try {
+    const network = requireNetwork(name);
+    const steps = planNetwork(network, await readNetworkFacts(network.bridge));
+    await updateClaimed(name, (current) => {
+      current.applied = withUndoOf(current.applied, steps);
+    });
+    faultPoint('network.recorded');
+    if (own.length > 0) record([...own]);
+    await applySteps(inBatches([...steps, ...own]), {
+      callersOwn: new Set(steps),
+      left: (left) => (own.length > 0 ? record(left) : undefined),
+    });
+    faultPoint('network.applied');
+    await updateClaimed(name, (current) => {
+      current.up = true;
+      current.claim = undefined;
+    });
+  } catch (error) {
+    const errors = await lower(name);
+    if (errors.length === 0) throw error;
+    throw new MinirunErrors(messageOf(error), errors, 'What could not be undone is left for "minirun system reconcile"');
+  }
+}
+
+/** Takes down a network whose bring-up has failed; what it shares stays for another network that uses it. */
+async function lower(name: string): Promise<Error[]> {
+  let goingDown: Network | undefined;
+  await updateClaimed(name, (network) => {
+    // Up and given free already: others may be in it. When nobody is, whoever leaves it takes it down.
+    if (network.claim?.pid !== process.pid) return;
+    network.up = false;
+    handOver(network);
+    goingDown = network;
   });
-  await applySteps(inBatches(steps));
-  await updateClaimed(network.name, (current) => {
-    current.up = true;
-    current.claim = undefined;
-  });
+  return goingDown === undefined ? [] : tearDown([], { goingDown: [goingDown] });
 }
 
 /**
@@ -103,12 +129,14 @@ async function leftoverGone(ifname: string): Promise<void> {
   for (let tries = 0; tries < 200 && interfaceExists(ifname); tries++) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
-/** What an unfinished earlier bring-up applied to all networks keeps its undo: now it is there, so the new plan has none. */
-function mergeShared(before: readonly Step[], steps: readonly Step[]): Step[] {
-  return steps.map((step) => {
-    const old = before.find((each) => each.id === step.id);
-    return sharedSteps.has(step.id) && step.undo.length === 0 && old !== undefined ? old : step;
-  });
+/**
+ * What has to be undone after `steps` have been applied to a network where `before` is there already, in whole or in
+ * part. An earlier step keeps its undo where the new plan finds nothing to do and so nothing to take back (ip_forward),
+ * and where the new plan has nothing like it (a rule of a range that the network no longer has).
+ */
+function withUndoOf(before: readonly Step[], steps: readonly Step[]): Step[] {
+  const undone = new Set(steps.map((step) => JSON.stringify(step.undo)));
+  return [...before.filter((step) => step.undo.length > 0 && !undone.has(JSON.stringify(step.undo))), ...steps];
 }
 
 /** Changes a network that this process has claimed. */
@@ -137,17 +165,17 @@ export interface Departure {
  * loop of short containers would pay each time
  */
 export async function leave(container: string, names: readonly string[] | undefined, linger: boolean): Promise<Departure> {
-  const departure: Departure = { goingDown: [], idle: [] };
-  for (const name of names ?? listNetworks().map((network) => network.name)) {
-    if (readNetwork(name) === undefined) continue;
-    await changeNetwork(name, (network) => {
-      for (const [address, holder] of Object.entries(network.leases)) if (holder === container) release(network, container, address);
-      if (!isIdle(network)) return;
-      if (linger) departure.idle.push(name);
-      else if (claimIfIdle(network)) departure.goingDown.push(network);
-    });
-  }
-  return departure;
+  return whenFree((free) => {
+    const networks = names === undefined ? listNetworks() : names.flatMap((name) => readNetwork(name) ?? []);
+    for (const network of networks) {
+      const held = Object.entries(network.leases).filter(([, holder]) => holder === container);
+      for (const [address] of held) release(network, container, address);
+      if (held.length > 0) writeNetwork(network);
+    }
+    const idle = networks.filter((network) => isIdle(network) && !isAlive(network.claim));
+    if (linger || idle.length === 0) return { goingDown: [], idle: idle.map(({ name }) => name) };
+    return free() ? { goingDown: idle.flatMap(({ name }) => claimIfIdle(name) ?? []), idle: [] } : undefined;
+  });
 }
 
 /** Seconds for which an idle network stays up after a container in the foreground has ended. */
@@ -169,20 +197,30 @@ function isIdle(network: Network): boolean {
 }
 
 /** Claims an automatic network that has parts on the host and no lease; under the lock. */
-function claimIfIdle(network: Network): boolean {
-  if (!isIdle(network)) return false;
+function claimIfIdle(name: string): Network | undefined {
+  // Read anew: another network that went down before in the same go may have handed its shared steps to this one.
+  const network = readNetwork(name);
+  if (network === undefined || !isIdle(network)) return undefined;
+  endOrphans(network.claim);
   network.up = false;
+  // Who waits to take it down has nothing left to do.
+  endGroup(network.linger);
   network.linger = undefined;
   claimNetwork(network);
   handOver(network);
-  return true;
+  writeNetwork(network);
+  return network;
 }
 
 /** Leaves to another network that is up what both share: the chains and ip_forward. Under the lock. */
 export function handOver(network: Network): void {
   const heir = listNetworks().find((each) => each.name !== network.name && each.up);
   if (heir === undefined) return;
-  heir.applied = [...network.applied.filter((step) => sharedSteps.has(step.id)), ...heir.applied.filter((step) => !sharedSteps.has(step.id))];
+  // Its own stay as well: the one that switched ip_forward on must still switch it off in the end.
+  heir.applied = withUndoOf(
+    network.applied.filter((step) => sharedSteps.has(step.id)),
+    heir.applied,
+  );
   network.applied = network.applied.filter((step) => !sharedSteps.has(step.id));
   writeNetwork(heir);
 }
@@ -191,10 +229,15 @@ export function handOver(network: Network): void {
 export async function tearDown(own: readonly Step[], { goingDown }: Pick<Departure, 'goingDown'>): Promise<Error[]> {
   const errors = await undoSteps([...goingDown.flatMap((network) => network.applied), ...own]);
   for (const { name } of goingDown) {
-    await updateClaimed(name, (current) => {
-      current.applied = [];
-      current.claim = undefined;
-    });
+    try {
+      await updateClaimed(name, (current) => {
+        // What could not be undone stays on record: the next command tries again.
+        if (errors.length === 0) current.applied = [];
+        current.claim = undefined;
+      });
+    } catch (error) {
+      errors.push(error as Error);
+    }
   }
   return errors;
 }
@@ -206,15 +249,24 @@ export async function tearDown(own: readonly Step[], { goingDown }: Pick<Departu
  * @param lingering also what somebody will take down in a moment
  */
 export async function claimAbandoned(lingering: boolean): Promise<Departure> {
-  const departure: Departure = { goingDown: [], idle: [] };
-  for (const network of listNetworks()) {
-    const { name, claim, linger } = network;
-    const claimed = isAlive(claim);
-    if (claimed || (claim === undefined && !isIdle(network))) continue;
-    if (!lingering && claim === undefined && isAlive(linger)) continue;
-    await changeNetwork(name, (current) => {
-      if (claimIfIdle(current)) departure.goingDown.push(current);
+  const abandoned = (network: Network) => {
+    if (isAlive(network.claim)) return false;
+    if (network.claim !== undefined) return true;
+    return isIdle(network) && (lingering || !isAlive(network.linger));
+  };
+  if (!listNetworks().some(abandoned)) return { goingDown: [], idle: [] };
+  return whenFree((free) => {
+    const found = listNetworks().filter(abandoned);
+    if (found.length > 0 && !free()) return undefined;
+    const goingDown = found.flatMap((network) => {
+      const claimed = claimIfIdle(network.name);
+      if (claimed === undefined && network.claim !== undefined) {
+        // In use, or not automatic: whoever uses it next finds it down and brings it up.
+        endOrphans(network.claim);
+        writeNetwork({ ...network, claim: undefined });
+      }
+      return claimed ?? [];
     });
-  }
-  return departure;
+    return { goingDown, idle: [] };
+  });
 }

@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { MinirunError, MinirunErrors } from '../errors.ts';
+import { faultPoint } from '../host/fault.ts';
 import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
 import { withLock } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
@@ -7,7 +8,17 @@ import { macOf } from './address.ts';
 import { defaultNetworkName, type Network } from './definition.ts';
 import { interfaceExists } from './facts.ts';
 import { bringUp, handOver, tearDown } from './lifecycle.ts';
-import { changeNetwork, claimNetwork, defineNetwork, freeSubnet, listNetworks, readNetwork, refuseOverlap, writeNetwork } from './store.ts';
+import {
+  changeNetwork,
+  claimNetwork,
+  defineNetwork,
+  freeSubnet,
+  listNetworks,
+  readNetwork,
+  refuseOverlap,
+  whenFree,
+  writeNetwork,
+} from './store.ts';
 
 /** What `network create` takes, as it was typed. */
 export interface NetworkRequest {
@@ -35,15 +46,21 @@ export function draftNetwork({ name, subnet, gateway, bridge, labels }: NetworkR
     throw refuse('names are letters, digits, "_", "." and "-", and begin with a letter or digit', 'Choose such a name');
   }
   if (reserved.has(name)) throw refuse('minirun itself has a network of that name', 'Choose another name');
-  if (readNetwork(name) !== undefined) throw refuse('there is one of that name', `Choose another name, or remove that one: minirun network rm ${name}`);
-  if (gateway !== undefined && subnet === undefined) throw refuse('--gateway needs a --subnet', 'Add the --subnet that the gateway is in');
+  if (readNetwork(name) !== undefined)
+    throw refuse('there is one of that name', `Choose another name, or remove that one: minirun network rm ${name}`);
+  if (gateway !== undefined && subnet === undefined)
+    throw refuse('--gateway needs a --subnet', 'Add the --subnet that the gateway is in');
   const network = defineNetwork(name, subnet ?? freeSubnet(), { gateway, bridge, labels });
   // The kernel's rule for names of interfaces.
   if (!/^[^\s/:]{1,15}$/.test(network.bridge) || network.bridge === '.' || network.bridge === '..') {
-    throw refuse(`"${network.bridge}" cannot be the name of a bridge`, 'Give at most 15 characters without "/", ":" and spaces');
+    throw refuse(
+      `"${network.bridge}" cannot be the name of a bridge`,
+      'Give at most 15 characters without "/", ":" and spaces',
+    );
   }
   const owner = listNetworks().find((each) => each.bridge === network.bridge);
-  if (owner !== undefined) throw refuse(`network "${owner.name}" has the bridge ${network.bridge}`, 'Choose another name for the bridge');
+  if (owner !== undefined)
+    throw refuse(`network "${owner.name}" has the bridge ${network.bridge}`, 'Choose another name for the bridge');
   if (interfaceExists(network.bridge)) {
     throw refuse(`the host has an interface ${network.bridge} already`, 'Choose another name for the bridge');
   }
@@ -53,7 +70,8 @@ export function draftNetwork({ name, subnet, gateway, bridge, labels }: NetworkR
 
 /** Makes a network and brings it up; it stays up until `removeNetwork`. */
 export async function createNetwork(request: NetworkRequest): Promise<Network> {
-  const network = await withLock((): Network => {
+  const network = await whenFree((free): Network | undefined => {
+    if (!free()) return undefined;
     const draft: Transient = { ...draftNetwork(request), transient: selfRef() };
     claimNetwork(draft);
     writeNetwork(draft);
@@ -61,14 +79,14 @@ export async function createNetwork(request: NetworkRequest): Promise<Network> {
   });
   try {
     await bringUp(network);
+    faultPoint('network.up');
+    await changeNetwork(network.name, (current: Transient) => {
+      current.transient = undefined;
+    });
   } catch (error) {
-    // What it had applied is undone by then.
-    await deleteNetwork(network.name);
+    await removeNetwork(network.name, (id) => id.slice(0, 12));
     throw error;
   }
-  await changeNetwork(network.name, (current: Transient) => {
-    current.transient = undefined;
-  });
   return network;
 }
 
@@ -80,21 +98,32 @@ export async function createNetwork(request: NetworkRequest): Promise<Network> {
  */
 export async function removeNetwork(name: string, nameOf: (container: string) => string): Promise<void> {
   const refuse = (why: string, remedy: string) => new MinirunError(`cannot remove network "${name}"`, why, remedy);
-  if (name === defaultNetworkName) throw refuse('it is the default network', 'It goes down with its last container by itself');
-  const network = await changeNetwork(name, (current: Transient) => {
-    const users = [...new Set(Object.values(current.leases))].map(nameOf);
-    if (users.length > 0) {
-      throw refuse(`${users.join(', ')} ${users.length === 1 ? 'is' : 'are'} in it`, `Stop first: minirun stop ${users.join(' ')}`);
-    }
-    current.transient = selfRef();
-    current.up = false;
-    claimNetwork(current);
-    handOver(current);
-    return current;
-  });
+  if (name === defaultNetworkName)
+    throw refuse('it is the default network', 'It goes down with its last container by itself');
+  const network = await changeNetwork(
+    name,
+    (current: Transient) => {
+      const users = [...new Set(Object.values(current.leases))].map(nameOf);
+      if (users.length > 0) {
+        throw refuse(
+          `${users.join(', ')} ${users.length === 1 ? 'is' : 'are'} in it`,
+          `Stop first: minirun stop ${users.join(' ')}`,
+        );
+      }
+      current.transient = selfRef();
+      current.up = false;
+      claimNetwork(current);
+      handOver(current);
+      return current;
+    },
+    undefined,
+    () => true,
+  );
   const errors = await tearDown([], { goingDown: [network] });
+  if (errors.length > 0)
+    throw new MinirunErrors(`cannot remove all of network "${name}"`, errors, 'The next minirun command tries again');
+  faultPoint('network.down');
   await deleteNetwork(name);
-  if (errors.length > 0) throw new MinirunErrors(`network "${name}" is gone but not all of its parts`, errors);
 }
 
 /** Removes networks whose creation or removal was cut short. With nothing to do it reads one file per network. */
@@ -115,10 +144,17 @@ export function findNetwork(reference: string): Network {
   if (named !== undefined) return named;
   const matches = /^[0-9a-f]{1,64}$/.test(reference) ? networks.filter(({ id }) => id.startsWith(reference)) : [];
   if (matches.length > 1) {
-    throw new MinirunError(`ambiguous network id "${reference}"`, `${matches.length} networks begin with it`, 'Give more digits, or the name');
+    throw new MinirunError(
+      `ambiguous network id "${reference}"`,
+      `${matches.length} networks begin with it`,
+      'Give more digits, or the name',
+    );
   }
   if (matches[0] !== undefined) return matches[0];
-  const remedy = reference === defaultNetworkName ? 'It comes with the first container' : 'See minirun network ls for those there are';
+  const remedy =
+    reference === defaultNetworkName
+      ? 'It comes with the first container'
+      : 'See minirun network ls for those there are';
   throw new MinirunError(`no network "${reference}"`, 'none has that name or id', remedy);
 }
 
@@ -127,7 +163,13 @@ export function describeNetwork(network: Network, nameOf: (container: string) =>
   const prefixLength = network.subnet.split('/')[1];
   const containers = Object.entries(network.leases).map(([address, id]) => [
     id,
-    { Name: nameOf(id), EndpointID: '', MacAddress: macOf(address), IPv4Address: `${address}/${prefixLength}`, IPv6Address: '' },
+    {
+      Name: nameOf(id),
+      EndpointID: '',
+      MacAddress: macOf(address),
+      IPv4Address: `${address}/${prefixLength}`,
+      IPv6Address: '',
+    },
   ]);
   return {
     Name: network.name,

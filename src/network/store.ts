@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
-import { bootId, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
+import { bootId, endOrphans, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
 import { readJson, writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
@@ -15,7 +15,7 @@ export function readNetwork(name: string): Network | undefined {
   if (network === undefined) return undefined;
   if (network.boot !== bootId()) {
     // A reboot took bridges, rules and containers along: nothing of that is leased any more.
-    return { ...network, leases: {}, up: false, applied: [], claim: undefined, boot: bootId() };
+    return { ...network, leases: {}, up: false, applied: [], claim: undefined, linger: undefined, boot: bootId() };
   }
   return network;
 }
@@ -121,20 +121,38 @@ export function refuseOverlap(network: Network): void {
  * was doing so has died, its claim is void and the change sees the network as it was left.
  *
  * @param orCreate makes a network that does not exist yet
+ * @param claims whether the change is going to claim the network: then nobody may be bringing another one up or down
  */
-export async function changeNetwork<T>(name: string, change: (network: Network) => T, orCreate?: () => Network): Promise<T> {
+export async function changeNetwork<T>(
+  name: string,
+  change: (network: Network) => T,
+  orCreate?: () => Network,
+  claims: (network: Network) => boolean = () => false,
+): Promise<T> {
+  const outcome = await whenFree((free): { value: T } | undefined => {
+    let network = readNetwork(name) ?? orCreate?.();
+    if (network === undefined) network = requireNetwork(name);
+    if (network.claim !== undefined && isAlive(network.claim)) return undefined;
+    if (claims(network) && !free()) return undefined;
+    endOrphans(network.claim);
+    network.claim = undefined;
+    if (network.automatic && !network.up && Object.keys(network.leases).length === 0) network = repooled(network);
+    const value = change(network);
+    writeNetwork(network);
+    return { value };
+  });
+  return outcome.value;
+}
+
+/**
+ * Runs `attempt` under the lock, again and again until it gives a result. It may claim networks only when `free()`:
+ * networks share chains and ip_forward, so one process at a time brings networks up or down. A process never waits
+ * here while it holds a claim.
+ */
+export async function whenFree<T>(attempt: (free: () => boolean) => T | undefined): Promise<T> {
   for (let delay = 1; ; delay = Math.min(delay * 1.5, 20)) {
-    const outcome = await withLock((): { value: T } | undefined => {
-      let network = readNetwork(name) ?? orCreate?.();
-      if (network === undefined) network = requireNetwork(name);
-      if (network.claim !== undefined && isAlive(network.claim)) return undefined;
-      network.claim = undefined;
-      if (network.automatic && !network.up && Object.keys(network.leases).length === 0) network = repooled(network);
-      const value = change(network);
-      writeNetwork(network);
-      return { value };
-    });
-    if (outcome !== undefined) return outcome.value;
+    const result = await withLock(() => attempt(() => !listNetworks().some((network) => isAlive(network.claim))));
+    if (result !== undefined) return result;
     await new Promise((resolve) => setTimeout(resolve, delay));
   }
 }

@@ -1,5 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
+import { killPoint } from '../host/fault.ts';
+import { startTime } from '../host/process.ts';
 
 /** What a JSON file holds, or undefined when it does not exist. @throws SyntaxError when it is damaged */
 export function readJson<T>(file: string): T | undefined {
@@ -23,11 +25,21 @@ let serial = 0;
 export function writeJson(file: string, value: unknown, { durable = true } = {}): void {
   const temporary = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.${serial++}`);
   const fd = fs.openSync(temporary, 'wx', 0o600);
+  killPoint('json.opened');
   try {
     fs.writeFileSync(fd, `${JSON.stringify(value, null, 1)}\n`);
     if (durable) fs.fsyncSync(fd);
   } finally {
     fs.closeSync(fd);
   }
+  killPoint('json.written');
   fs.renameSync(temporary, file);
+}
+
+/** Removes the new contents that killed processes did not get to put in place. */
+export function sweepTemporaries(directory: string): void {
+  for (const entry of fs.readdirSync(directory)) {
+    const pid = /^\..+\.json\.(\d+)\.\d+$/.exec(entry)?.[1];
+    if (pid !== undefined && startTime(Number(pid)) === undefined) fs.rmSync(path.join(directory, entry), { force: true });
+  }
 }

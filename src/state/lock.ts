@@ -1,12 +1,19 @@
+import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { lock } from 'proper-lockfile';
 import { MinirunError } from '../errors.ts';
+import { killPoint } from '../host/fault.ts';
 import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
 import { stateRoot } from './paths.ts';
 
 /** Milliseconds after which a lock that names no owner counts as left behind. The library's least value. */
 const staleAfter = 2000;
+
+/** Who holds the lock: a process, and which time it has taken it. */
+interface Holder extends ProcessRef {
+  turn: string;
+}
 
 /**
  * Runs `critical` while no other minirun process of this state directory is in a critical section.
@@ -14,23 +21,22 @@ const staleAfter = 2000;
  * For milliseconds only: never across a spawn, a download or an unpack. Longer work is claimed in the state itself
  * (see `network/store.ts`, `container/store.ts`) with the reference of the process that does it.
  *
- * A lock whose owner was killed is taken over at once: its owner is written beside it, by pid and start time.
+ * A lock whose holder was killed is taken over at once: it names its holder by pid and start time.
  */
 export async function withLock<T>(critical: () => T): Promise<T> {
   const file = path.join(stateRoot(), 'state');
-  const owner = `${file}.owner`;
-  const release = await acquire(file, owner);
+  const release = await acquire(file);
   try {
-    fs.writeFileSync(owner, JSON.stringify(selfRef()), { mode: 0o600 });
-    return critical();
+    killPoint('lock.taken');
+    const value = critical();
+    killPoint('lock.done');
+    return value;
   } finally {
-    // The owner goes first: an owner file always belongs to the lock that is held now.
-    fs.rmSync(owner, { force: true });
     await release();
   }
 }
 
-async function acquire(file: string, owner: string): Promise<() => Promise<void>> {
+async function acquire(file: string): Promise<() => Promise<void>> {
   const deadline = Date.now() + 30_000;
   for (;;) {
     try {
@@ -38,6 +44,7 @@ async function acquire(file: string, owner: string): Promise<() => Promise<void>
         realpath: false,
         stale: staleAfter,
         retries: { retries: 12, minTimeout: 2, maxTimeout: 20, factor: 1.3, randomize: true },
+        fs: namedLocks,
       });
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ELOCKED') throw error;
@@ -48,34 +55,102 @@ async function acquire(file: string, owner: string): Promise<() => Promise<void>
           'Look for a stopped minirun process and end it',
         );
       }
-      await takeOverFromDead(file, owner);
+      removeDeadLock();
     }
   }
 }
 
-/** Frees a lock whose owner is provably gone. A second lock makes sure that only one process does it. */
-async function takeOverFromDead(file: string, owner: string): Promise<void> {
-  if (ownerIsAlive(owner)) return;
-  let done: () => Promise<void>;
+type Callback = (error: NodeJS.ErrnoException | null) => void;
+
+/**
+ * The file system as proper-lockfile sees it. A lock is born with its holder's name inside and vanishes as a whole, by
+ * one rename each: a process that is killed at any moment leaves either no lock or one that names it.
+ */
+const namedLocks = {
+  ...fs,
+  mkdir(directory: string, done: Callback): void {
+    const own = `${directory}.${unique()}`;
+    try {
+      fs.mkdirSync(own, { mode: 0o700 });
+      const holder: Holder = { ...selfRef(), turn: unique() };
+      fs.writeFileSync(path.join(own, 'holder'), JSON.stringify(holder), { mode: 0o600 });
+    } catch (error) {
+      done(error as NodeJS.ErrnoException);
+      return;
+    }
+    try {
+      // Onto a directory that is not empty this fails: somebody has the lock.
+      fs.renameSync(own, directory);
+    } catch (error) {
+      fs.rmSync(own, { recursive: true, force: true });
+      const { code } = error as NodeJS.ErrnoException;
+      done(code === 'ENOTEMPTY' || code === 'EEXIST' ? Object.assign(new Error('locked'), { code: 'EEXIST' }) : (error as Error));
+      return;
+    }
+    done(null);
+  },
+  rmdir(directory: string, done: Callback): void {
+    try {
+      removeLock(directory);
+      done(null);
+    } catch (error) {
+      done(error as NodeJS.ErrnoException);
+    }
+  },
+  rmdirSync: removeLock,
+};
+
+let serial = 0;
+
+/** A name no other process and no earlier call has used; it tells whose it is. */
+function unique(): string {
+  const { pid, start } = selfRef();
+  return `${pid}-${start}-${serial++}-${randomBytes(3).toString('hex')}`;
+}
+
+function removeLock(directory: string): void {
+  const gone = `${directory}.${unique()}`;
+  fs.renameSync(directory, gone);
+  fs.rmSync(gone, { recursive: true, force: true });
+}
+
+/**
+ * Frees a lock whose holder was killed, at once. Whoever makes the mark named after that holder's turn may do it, and
+ * looks again first: a lock that somebody else has taken meanwhile stays.
+ */
+function removeDeadLock(): void {
+  const directory = path.join(stateRoot(), 'state.lock');
+  const holder = holderOf(directory);
+  if (holder === undefined || isAlive(holder)) return;
+  const mark = `${directory}.free-${holder.turn}`;
   try {
-    done = await lock(`${file}.takeover`, { realpath: false, stale: staleAfter });
+    fs.mkdirSync(mark, { mode: 0o700 });
   } catch {
     return;
   }
   try {
-    if (ownerIsAlive(owner)) return;
-    fs.rmSync(owner, { force: true });
-    fs.rmSync(`${file}.lock`, { recursive: true, force: true });
+    if (holderOf(directory)?.turn === holder.turn) removeLock(directory);
   } finally {
-    await done();
+    fs.rmSync(mark, { recursive: true, force: true });
   }
 }
 
-/** False only when the owner is known and dead: without an owner file the lock is just being taken or given back. */
-function ownerIsAlive(owner: string): boolean {
+function holderOf(directory: string): Holder | undefined {
   try {
-    return isAlive(JSON.parse(fs.readFileSync(owner, 'utf8')) as ProcessRef);
+    return JSON.parse(fs.readFileSync(path.join(directory, 'holder'), 'utf8')) as Holder;
   } catch {
-    return true;
+    return undefined;
+  }
+}
+
+/** Removes what killed processes have left of their locks. Cheap when there is nothing: the caller lists the directory. */
+export function sweepLocks(entries: readonly string[]): void {
+  if (entries.includes('state.lock')) removeDeadLock();
+  for (const entry of entries) {
+    const [, pid, start] = /^state\.lock\.(?:free-)?(\d+)-(\d+)-/.exec(entry) ?? [];
+    // A mark carries the dead holder's name, not its maker's: it is in the way of nobody once that lock is gone.
+    if (pid === undefined || isAlive({ pid: Number(pid), start: Number(start) })) continue;
+    if (entry.includes('.free-') && entries.includes('state.lock')) continue;
+    fs.rmSync(path.join(stateRoot(), entry), { recursive: true, force: true });
   }
 }

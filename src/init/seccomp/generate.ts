@@ -13,7 +13,8 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { compile, gatesOf, type Machine } from './bpf.ts';
-import { defaultCapabilities, defaultPolicy } from './profile.ts';
+import { defaultCapabilities } from '../../container/capabilities.ts';
+import { defaultPolicy } from './profile.ts';
 
 /** Where each table comes from: the lines to preprocess. */
 const sources = (armHeaders: string) => ({

@@ -1,25 +1,5 @@
 import type { Policy, Rule, Verdict } from './bpf.ts';
 
-/**
- * Capabilities that a container has unless told otherwise, by their names in the OCI runtime-spec. The programs in
- * compiled.ts are for these.
- */
-export const defaultCapabilities: readonly string[] = [
-  'CAP_CHOWN',
-  'CAP_DAC_OVERRIDE',
-  'CAP_FSETID',
-  'CAP_FOWNER',
-  'CAP_NET_RAW',
-  'CAP_SETGID',
-  'CAP_SETUID',
-  'CAP_SETFCAP',
-  'CAP_SETPCAP',
-  'CAP_NET_BIND_SERVICE',
-  'CAP_SYS_CHROOT',
-  'CAP_KILL',
-  'CAP_AUDIT_WRITE',
-];
-
 /** asm-generic/errno-base.h and errno.h; the same on x86 and ARM. */
 const EPERM: Verdict = { errno: 1 };
 const ENOSYS: Verdict = { errno: 38 };

@@ -4,7 +4,8 @@ import { compile, type Condition, gatesOf, type Machine, type Policy } from '../
 import { gates, programs } from '../../../src/init/seccomp/compiled.ts';
 import { renderCompiled } from '../../../src/init/seccomp/generate.ts';
 import { seccompProgram } from '../../../src/init/seccomp/index.ts';
-import { defaultCapabilities, defaultPolicy } from '../../../src/init/seccomp/profile.ts';
+import { defaultCapabilities } from '../../../src/container/capabilities.ts';
+import { defaultPolicy } from '../../../src/init/seccomp/profile.ts';
 import { aarch64, arm, i386, type SyscallTable, x86_64 } from '../../../src/init/seccomp/tables.ts';
 
 type Outcome = 'allow' | 'EPERM' | 'ENOSYS' | 'EAFNOSUPPORT';

@@ -1,0 +1,147 @@
+import { describe, expect, test } from 'bun:test';
+import fs from 'node:fs';
+import path from 'node:path';
+import { missingWorld, skipOrFail } from '../support/skip.ts';
+import { createWorld, expectNoLeak, internetAddress, type Result, type Snapshot, type World } from '../support/world.ts';
+
+/**
+ * What a minirun that is killed or fails leaves behind. A fault is injected at the first boundary of a command, then at
+ * the second and so on until the command ends without one; after each the next minirun command has to reclaim all, and
+ * a container that lives all the time must not notice.
+ */
+
+/** One command, and what has to be there before and may be there after. */
+interface Subject {
+  name: string;
+  /** Made with no fault, before each attempt. */
+  before?: string;
+  command: string[];
+  /** Takes away what the command makes when it succeeds, or what it did not get to take away. */
+  after: string[];
+  /** A step that fails makes it undo everything at once; the others are tear-downs, which the next command completes. */
+  undone?: boolean;
+}
+
+const sleeper = ['busybox', 'sleep', '1000'];
+const running = `run -d --name victim ${sleeper.join(' ')}`;
+const removal = ['rm -f victim'];
+const subjects: Subject[] = [
+  { name: 'run --rm', command: ['run', '--rm', '--name', 'victim', 'busybox', 'true'], after: removal, undone: true },
+  { name: 'run -d', command: ['run', '-d', '--name', 'victim', ...sleeper], after: removal, undone: true },
+  { name: 'create', command: ['create', '--name', 'victim', 'busybox', 'true'], after: removal, undone: true },
+  { name: 'start', before: `create --name victim ${sleeper.join(' ')}`, command: ['start', 'victim'], after: removal, undone: true },
+  { name: 'stop', before: running, command: ['stop', '-t', '0', 'victim'], after: removal },
+  { name: 'rm -f', before: running, command: ['rm', '-f', 'victim'], after: removal },
+  { name: 'rm', before: 'create --name victim busybox true', command: ['rm', 'victim'], after: removal },
+  { name: 'restart', before: running, command: ['restart', '-t', '0', 'victim'], after: removal },
+  { name: 'rename', before: running, command: ['rename', 'victim', 'other'], after: ['rm -f victim', 'rm -f other'] },
+  { name: 'network create', command: ['network', 'create', 'net'], after: ['network rm net'], undone: true },
+  { name: 'network rm', before: 'network create net', command: ['network', 'rm', 'net'], after: ['network rm net'] },
+];
+
+const isKilled = (result: Result) => result.signal === 'SIGKILL' || result.code === 137;
+const hasFailed = (result: Result) => result.stderr.includes('injected fault');
+
+describe.skipIf(skipOrFail(missingWorld()))('crash safety', () => {
+  for (const mode of ['kill', 'fail'] as const) {
+    for (const inhabited of [true, false]) {
+      test.concurrent(
+        `${mode} at every boundary of every command, ${inhabited ? 'beside a live container' : 'with nothing else there'}`,
+        async () => {
+          await using world = await createWorld();
+          const witness = inhabited ? await Witness.start(world) : undefined;
+          await warmUp(world);
+          const clean = await world.snapshot();
+          const counts: string[] = [];
+          for (const subject of subjects.filter(({ name }) => (process.env.ONLY ?? name) === name)) {
+            const begun = performance.now();
+            const count = await iterate(world, subject, mode, clean, witness);
+            counts.push(`${subject.name} ${count} (${Math.round(performance.now() - begun)} ms)`);
+            expect(count).toBeGreaterThan(subject.name === 'rm' || subject.name === 'create' ? 1 : 4);
+          }
+          process.stderr.write(`${mode}, ${inhabited ? 'inhabited' : 'empty'}: ${counts.join(', ')}\n`);
+        },
+        240_000,
+      );
+    }
+  }
+});
+
+/** @returns the number of boundaries at which the fault was injected */
+async function iterate(world: World, subject: Subject, mode: 'kill' | 'fail', clean: Snapshot, witness?: Witness): Promise<number> {
+  const injected = mode === 'kill' ? isKilled : hasFailed;
+  for (let boundary = 1; boundary < 300; boundary++) {
+    if (subject.before !== undefined) await world.sh(`minirun ${subject.before}`);
+    const comparable = mode === 'fail' && subject.undone === true;
+    const before = subject.before === undefined || !comparable ? clean : await world.snapshot();
+    const result = await world.run(subject.command, { env: { MINIRUN_FAULT: `${mode}:${boundary}` } });
+    const where = `${subject.name}, ${mode}:${boundary}: ${result.stderr.trim()}`;
+    try {
+      if (mode === 'fail' && injected(result)) {
+        expect(result.stderr).toMatch(/^minirun: [^\n]*\n$/);
+        if (subject.name.startsWith('run') || subject.name === 'create') expect(result.code).toBe(125);
+        else expect(result.code).not.toBe(0);
+        // Undone at once, with no further command.
+        if (comparable) await expectNoLeak(before, world);
+      }
+      // The next command, then whatever the interrupted one may rightly have left.
+      await world.sh(`minirun ps -a > /dev/null; ${subject.after.map((command) => `minirun ${command} > /dev/null 2>&1 || true`).join('; ')}`);
+      await expectNoLeak(clean, world);
+      if (boundary % 4 === 0 || !injected(result)) await witness?.check();
+    } catch (error) {
+      throw new Error(`${where}\n${(error as Error).message}`, { cause: error });
+    }
+    if (!injected(result)) {
+      expect(`${where} ${result.code}`).toBe(`${where} 0`);
+      return boundary - 1;
+    }
+  }
+  throw new Error(`${subject.name} does not come to an end`);
+}
+
+async function ok(world: World, command: string): Promise<void> {
+  await world.sh(`minirun ${command}`);
+}
+
+/** The image is built, the state directory made, and the default network written down. */
+async function warmUp(world: World): Promise<void> {
+  await ok(world, 'run --rm busybox true');
+  await ok(world, 'system reconcile');
+}
+
+/** A container that must not notice anything. */
+class Witness {
+  private constructor(
+    private readonly world: World,
+    private readonly state: string,
+    private readonly address: string,
+  ) {}
+
+  static async start(world: World): Promise<Witness> {
+    const script = 'mkdir /www; echo here > /www/index.html; exec httpd -f -p 80 -h /www';
+    const result = await world.run(['run', '-d', '--name', 'witness', 'busybox', 'sh', '-c', script]);
+    if (result.code !== 0) throw new Error(result.stderr);
+    const file = path.join(world.root, 'containers', result.stdout.trim(), 'state.json');
+    const { address } = (JSON.parse(fs.readFileSync(file, 'utf8')) as { endpoints: { address: string }[] }).endpoints[0] as { address: string };
+    const witness = new Witness(world, file, address);
+    witness.seen = await witness.look();
+    return witness;
+  }
+
+  private seen = '';
+
+  private async look(): Promise<string> {
+    const { init, owner, netns, endpoints, status } = JSON.parse(fs.readFileSync(this.state, 'utf8')) as Record<string, { pid: number }>;
+    const namespace = fs.readlinkSync(this.world.host.path(`/proc/${init?.pid}/ns/net`));
+    const named = fs.statSync(this.world.host.path('/run/netns/witness')).ino;
+    const link = await this.world.sh('ip -n witness -o addr show eth0');
+    return JSON.stringify({ init, owner, netns, endpoints, status, namespace, named, link: link.replace(/\s+/g, ' ') });
+  }
+
+  /** The same processes, namespace and address as ever; the host reaches it, and it reaches the internet. */
+  async check(): Promise<void> {
+    expect(await this.look()).toBe(this.seen);
+    const script = `busybox timeout 5 busybox wget -q -O - http://${this.address}/; ip netns exec witness busybox timeout 5 busybox wget -q -O - http://${internetAddress}/`;
+    expect(await this.world.sh(script)).toBe('here\n203.0.113.2\n');
+  }
+}

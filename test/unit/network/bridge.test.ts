@@ -1,0 +1,44 @@
+import { expect, test } from 'bun:test';
+import type { HostCommand } from '../../../src/host/steps.ts';
+import { planBridge, planBridgeSettings } from '../../../src/network/bridge.ts';
+import { defineNetwork } from '../../../src/network/store.ts';
+
+const network = defineNetwork('minirun0', '10.90.0.0/16');
+
+const line = (command: HostCommand) => (command.tool === 'ip' ? command.args.join(' ') : command.tool);
+const applied = (bridgeExists: boolean) =>
+  planBridge(network, { bridgeExists, mtu: 1450 }).flatMap((step) => step.apply.map(line));
+
+test('a bridge with a pinned MAC, the gateway address with the subnet prefix, then up', () => {
+  expect(applied(false)).toEqual([
+    'link add minirun0 address 02:42:0a:5a:00:01 type bridge',
+    'link set minirun0 mtu 1450',
+    'addr replace 10.90.0.1/16 dev minirun0',
+    'link set minirun0 up',
+  ]);
+});
+
+test('a bridge that exists is set up again, by commands that do not mind what is there', () => {
+  expect(applied(true)).toEqual([
+    'link set minirun0 mtu 1450',
+    'addr replace 10.90.0.1/16 dev minirun0',
+    'link set minirun0 up',
+  ]);
+});
+
+test('deleting the bridge is the whole undo, whoever made it', () => {
+  for (const bridgeExists of [true, false]) {
+    const undo = planBridge(network, { bridgeExists, mtu: 1500 }).flatMap((step) => step.undo.map(line));
+    expect(undo).toEqual(['link del minirun0']);
+  }
+});
+
+test('settings: IPv6 off only where the kernel has it', () => {
+  const keys = (ipv6: boolean) =>
+    planBridgeSettings(network, { ipv6 }).apply.flatMap((command) =>
+      command.tool === 'sysctl' ? [`${command.key}=${command.value}`] : [],
+    );
+  const ipv4 = ['net.ipv4.conf.minirun0.route_localnet=1', 'net.ipv4.conf.minirun0.rp_filter=2'];
+  expect(keys(false)).toEqual(ipv4);
+  expect(keys(true)).toEqual([...ipv4, 'net.ipv6.conf.minirun0.disable_ipv6=1']);
+});

@@ -1,0 +1,107 @@
+import { describe, expect, test } from 'bun:test';
+import { type ChildProcess, spawn } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import { readJson, writeJson } from '../../../src/state/json.ts';
+import { sweepLocks, withLock } from '../../../src/state/lock.ts';
+import { stateRoot } from '../../../src/state/paths.ts';
+import { failureOf } from '../../support/failure.ts';
+import { useStateRoot } from '../../support/state-root.ts';
+
+useStateRoot();
+
+const source = (name: string) => JSON.stringify(path.resolve(import.meta.dir, `../../../src/state/${name}.ts`));
+const counter = () => path.join(stateRoot(), 'counter');
+const leftovers = () => fs.readdirSync(stateRoot()).filter((entry) => entry.startsWith('state.lock'));
+const increment = () =>
+  withLock(() => {
+    writeJson(counter(), (readJson<number>(counter()) ?? 0) + 1, { durable: false });
+  });
+
+/** Runs code that knows withLock, readJson, writeJson and counter in a process of its own. */
+function child(code: string): ChildProcess {
+  const imports = `
+    import { withLock } from ${source('lock')};
+    import { readJson, writeJson } from ${source('json')};
+    const counter = ${JSON.stringify(counter())};`;
+  const env = { ...process.env, MINIRUN_ROOT: stateRoot(), MINIRUN_FAULT: '' };
+  return spawn(process.execPath, ['-e', imports + code], { env, stdio: ['ignore', 'pipe', 'inherit'] });
+}
+
+const ended = (process: ChildProcess) =>
+  new Promise<number | string | null>((resolve) => process.on('exit', (code, signal) => resolve(code ?? signal)));
+const line = (process: ChildProcess) => new Promise<void>((resolve) => process.stdout?.once('data', () => resolve()));
+
+describe('20 processes', () => {
+  test('that increment a counter ten times each lose no update', async () => {
+    const children = Array.from({ length: 20 }, () =>
+      child(`
+        for (let turn = 0; turn < 10; turn++) {
+          await withLock(() => writeJson(counter, (readJson(counter) ?? 0) + 1, { durable: false }));
+        }`),
+    );
+    expect(await Promise.all(children.map(ended))).toEqual(children.map(() => 0));
+    expect(readJson<number>(counter())).toBe(200);
+    expect(leftovers()).toEqual([]);
+  }, 30_000);
+
+  test('that are killed while they hold it lose no update of the others', async () => {
+    const children = Array.from({ length: 20 }, (_, index) =>
+      child(`
+        await withLock(() => {
+          writeJson(counter, (readJson(counter) ?? 0) + 1, { durable: false });
+          if (${index} % 2 === 0) process.kill(process.pid, 'SIGKILL');
+        });`),
+    );
+    expect(await Promise.all(children.map(ended))).toEqual(children.map((_, index) => (index % 2 === 0 ? 'SIGKILL' : 0)));
+    await increment();
+    expect(readJson<number>(counter())).toBe(21);
+  }, 30_000);
+});
+
+describe('a holder', () => {
+  test('that was killed is followed within a second', async () => {
+    const holder = child(`await withLock(() => process.kill(process.pid, 'SIGKILL'));`);
+    expect(await ended(holder)).toBe('SIGKILL');
+    expect(leftovers()).toEqual(['state.lock']);
+    const begin = performance.now();
+    await increment();
+    expect(performance.now() - begin).toBeLessThan(1000);
+    expect(leftovers()).toEqual([]);
+  });
+
+  test('that lives is waited for', async () => {
+    const holder = child(`
+      await withLock(() => {
+        require('node:fs').writeSync(1, 'held\\n');
+        Bun.sleepSync(700);
+        writeJson(counter, 10);
+      });`);
+    await line(holder);
+    await increment();
+    expect(readJson<number>(counter())).toBe(11);
+    expect(await ended(holder)).toBe(0);
+  });
+
+  test('that fails lets go', async () => {
+    const failing = withLock(() => {
+      throw new Error('no');
+    });
+    expect(await failureOf(failing)).toBe('no');
+    expect(leftovers()).toEqual([]);
+    await increment();
+    expect(readJson<number>(counter())).toBe(1);
+  });
+});
+
+test('sweeping removes what killed processes left, and nothing of a living one', async () => {
+  const holder = child(`await withLock(() => process.kill(process.pid, 'SIGKILL'));`);
+  await ended(holder);
+  const pid = holder.pid as number;
+  fs.mkdirSync(path.join(stateRoot(), `state.lock.${pid}-1-0-abcdef`));
+  await withLock(() => {});
+  const own = `state.lock.${process.pid}-${(await import('../../../src/host/process.ts')).selfRef().start}-0-abcdef`;
+  fs.mkdirSync(path.join(stateRoot(), own));
+  sweepLocks(fs.readdirSync(stateRoot()));
+  expect(leftovers()).toEqual([own]);
+});
