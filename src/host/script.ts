@@ -68,8 +68,12 @@ function wrap(text: string): string[] {
 
 function applyLines(command: HostCommand): string[] {
   switch (command.tool) {
-    case 'file':
-      return [`  cat >${word(command.path)} <<'EOF'`, ...command.content.replace(/\n$/, '').split('\n'), 'EOF', `  chmod ${command.mode.toString(8)} ${word(command.path)}`];
+    case 'file': {
+      const lines = command.content.replace(/\n$/, '').split('\n');
+      let end = 'EOF';
+      while (lines.includes(end)) end += '_';
+      return [`  cat >${word(command.path)} <<'${end}'`, ...lines, end, `  chmod ${command.mode.toString(8)} ${word(command.path)}`];
+    }
     case 'mkdir':
       return [`  mkdir -p ${word(command.path)}`];
     case 'remove':

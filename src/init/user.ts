@@ -22,7 +22,7 @@ export function resolveUser(specification: string, additionalGids: number[] = []
   const entries = parse('/etc/passwd');
   const wanted = user === '' ? '0' : user;
   const number = idOf(wanted);
-  const entry = entries.find((fields) => fields[0] === wanted) ?? entries.find((fields) => Number(fields[2]) === number);
+  const entry = entries.find((fields) => fields[0] === wanted) ?? entries.find((fields) => entryId(fields[2]) === number);
   if (entry === undefined && number === undefined) {
     throw new InitError(
       `unknown user "${user}"`,
@@ -30,10 +30,10 @@ export function resolveUser(specification: string, additionalGids: number[] = []
       'Give a numeric uid, or a name that the image has',
     );
   }
-  const uid = entry === undefined ? (number as number) : Number(entry[2]);
+  const uid = entry === undefined ? (number as number) : entryId(entry[2]);
   const name = entry?.[0];
   const groups = parse('/etc/group');
-  let gid = entry === undefined ? 0 : Number(entry[3]);
+  let gid = entry === undefined ? 0 : entryId(entry[3]);
   const supplementary = new Set(additionalGids);
   if (group !== undefined && group !== '') {
     const groupNumber = idOf(group);
@@ -45,10 +45,10 @@ export function resolveUser(specification: string, additionalGids: number[] = []
         'Give a numeric gid, or a name that the image has',
       );
     }
-    gid = found === undefined ? (groupNumber as number) : Number(found[2]);
+    gid = found === undefined ? (groupNumber as number) : entryId(found[2]);
   } else if (name !== undefined) {
     for (const fields of groups) {
-      if ((fields[3] ?? '').split(',').includes(name)) supplementary.add(Number(fields[2]));
+      if ((fields[3] ?? '').split(',').includes(name)) supplementary.add(entryId(fields[2]));
     }
   }
   for (const id of [uid, gid, ...supplementary]) checkId(id);
@@ -61,6 +61,11 @@ function idOf(text: string): number | undefined {
   const id = Number(text);
   checkId(id);
   return id;
+}
+
+/** An id as an entry has it; none is not root's. */
+function entryId(text = ''): number {
+  return /^\d+$/.test(text) ? Number(text) : Number.NaN;
 }
 
 function checkId(id: number): void {

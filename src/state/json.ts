@@ -29,6 +29,10 @@ export function writeJson(file: string, value: unknown, { durable = true } = {})
   try {
     fs.writeFileSync(fd, `${JSON.stringify(value, null, 1)}\n`);
     if (durable) fs.fsyncSync(fd);
+  } catch (error) {
+    // A full disk is not to be filled further.
+    fs.rmSync(temporary, { force: true });
+    throw error;
   } finally {
     fs.closeSync(fd);
   }

@@ -128,7 +128,8 @@ async function follow(session: Session, title: string, options: RunOptions): Pro
     listen();
   });
 
-  const first = await Promise.race([session.innerPid, session.exited]);
+  // A command that ends at once may be known to have ended before its pid has been read.
+  const first = await Promise.race([session.innerPid, session.exited.then(() => deadline(session.innerPid, 1000))]);
   if (typeof first !== 'number') throw new Error(`cannot enter the machine for ${title}: ${output()}`);
   const innerPid = first;
   const pid = childOf(session.pid) ?? session.pid;

@@ -37,7 +37,9 @@ describe('--cap-add and --cap-drop', () => {
 
   test('ALL', () => {
     expect(adjustCapabilities(['ALL'], [])).toEqual([...capabilityNames]);
-    expect(adjustCapabilities(['all'], ['SYS_ADMIN'])).toEqual(capabilityNames.filter((name) => name !== 'CAP_SYS_ADMIN'));
+    expect(adjustCapabilities(['all'], ['SYS_ADMIN'])).toEqual(
+      capabilityNames.filter((name) => name !== 'CAP_SYS_ADMIN'),
+    );
     expect(adjustCapabilities([], ['ALL'])).toEqual([]);
     expect(adjustCapabilities(['NET_RAW', 'CHOWN'], ['ALL'])).toEqual(['CAP_CHOWN', 'CAP_NET_RAW']);
   });

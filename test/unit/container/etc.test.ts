@@ -23,23 +23,33 @@ describe('/etc/hosts', () => {
   });
 
   test('--add-host', () => {
-    const lines = hostsContent(definition({ addHosts: [['10.0.0.7', 'db'], ['::7', 'db']] }), 'web', '10.90.0.2');
+    const lines = hostsContent(
+      definition({
+        addHosts: [
+          ['10.0.0.7', 'db'],
+          ['::7', 'db'],
+        ],
+      }),
+      'web',
+      '10.90.0.2',
+    );
     expect(lines).toMatch(/^10\.0\.0\.7\tdb\n::7\tdb$/m);
     expect(lines.endsWith('\n')).toBe(true);
   });
 });
 
 describe('resolv.conf', () => {
-  const host = 'domain x\nsearch lan office\n# nameserver 9.9.9.9\nnameserver 192.168.1.1\n  nameserver 1.1.1.1 # two\noptions ndots:2\n';
+  const host =
+    'domain x\nsearch lan office\n# nameserver 9.9.9.9\nnameserver 192.168.1.1\n  nameserver 1.1.1.1 # two\noptions ndots:2\n';
   const stub = 'nameserver 127.0.0.53\noptions edns0\n';
   const content = (change: Partial<Definition>, resolvConf = host, upstream = '') =>
     resolvConfContent(definition(change), { resolvConf, upstream });
 
   test('servers that a container reaches: not those on loopback', () => {
     expect(usableNameservers(host)).toEqual(['192.168.1.1', '1.1.1.1']);
-    expect(usableNameservers('nameserver 127.0.0.53\nnameserver ::1\nnameserver 127.1.2.3\nnameserver fd00::1')).toEqual([
-      'fd00::1',
-    ]);
+    expect(
+      usableNameservers('nameserver 127.0.0.53\nnameserver ::1\nnameserver 127.1.2.3\nnameserver fd00::1'),
+    ).toEqual(['fd00::1']);
   });
 
   test("the host's servers, search list and options", () => {

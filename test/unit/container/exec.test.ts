@@ -10,7 +10,13 @@ const own: OciProcess = {
   args: ['httpd', '-f'],
   env: ['PATH=/bin', 'A=own'],
   cwd: '/srv',
-  capabilities: { bounding: ['CAP_CHOWN'], effective: ['CAP_CHOWN'], permitted: ['CAP_CHOWN'], inheritable: [], ambient: [] },
+  capabilities: {
+    bounding: ['CAP_CHOWN'],
+    effective: ['CAP_CHOWN'],
+    permitted: ['CAP_CHOWN'],
+    inheritable: [],
+    ambient: [],
+  },
   rlimits: [{ type: 'RLIMIT_NOFILE', soft: 5, hard: 6 }],
   noNewPrivileges: true,
 };

@@ -77,12 +77,19 @@ describe('--ulimit', () => {
   ])('%s', (text, type, soft, hard) => {
     expect(parseUlimit(text)).toEqual({ type, soft, hard });
   });
-  test.each(['nofile', 'nofile=', 'nofile=2:1', 'nofile=-1:5', 'nofiles=1', 'NOFILE=1', 'nofile=1:2:3', 'nofile=1k', 'core=-2'])(
-    'refused: %j',
-    (text) => {
-      refused(() => parseUlimit(text));
-    },
-  );
+  test.each([
+    'nofile',
+    'nofile=',
+    'nofile=2:1',
+    'nofile=-1:5',
+    'nofiles=1',
+    'NOFILE=1',
+    'nofile=1:2:3',
+    'nofile=1k',
+    'core=-2',
+  ])('refused: %j', (text) => {
+    refused(() => parseUlimit(text));
+  });
 });
 
 describe('--sysctl', () => {
@@ -97,12 +104,20 @@ describe('--sysctl', () => {
     expect(parseSysctl(text, true)).toEqual([key, value]);
   });
   // What belongs to the whole machine, and what would leave /proc/sys.
-  test.each(['kernel.core_pattern=|/x', 'vm.swappiness=1', 'kernel.hostname=x', 'fs.file-max=1', 'net.ipv4.ip_forward', 'net..x=1', 'net./../kernel.core_pattern=x', 'net/../kernel/x=1', '=1', 'net.ipv4. x=1'])(
-    'refused: %j',
-    (text) => {
-      refused(() => parseSysctl(text, true));
-    },
-  );
+  test.each([
+    'kernel.core_pattern=|/x',
+    'vm.swappiness=1',
+    'kernel.hostname=x',
+    'fs.file-max=1',
+    'net.ipv4.ip_forward',
+    'net..x=1',
+    'net./../kernel.core_pattern=x',
+    'net/../kernel/x=1',
+    '=1',
+    'net.ipv4. x=1',
+  ])('refused: %j', (text) => {
+    refused(() => parseSysctl(text, true));
+  });
   test("another's network is not to be changed; the rest is the container's own all the same", () => {
     refused(() => parseSysctl('net.ipv4.ip_forward=1', false));
     expect(parseSysctl('kernel.shmmax=1', false)).toEqual(['kernel.shmmax', '1']);
@@ -174,12 +189,21 @@ describe('-v', () => {
     });
     expect(parseVolume('..:/a/../../b', '/home/me')).toMatchObject({ source: '/home', destination: '/b' });
   });
-  test.each(['/data', '/data:', '/data:srv', '/data:/', '/data:/a/..', '/data://', 'data:/srv', ':/srv', '/a:/b:ro:rw', '/a:/b:fast', '/a:/b:constructor'])(
-    'refused: %j',
-    (text) => {
-      refused(() => parseVolume(text, '/'));
-    },
-  );
+  test.each([
+    '/data',
+    '/data:',
+    '/data:srv',
+    '/data:/',
+    '/data:/a/..',
+    '/data://',
+    'data:/srv',
+    ':/srv',
+    '/a:/b:ro:rw',
+    '/a:/b:fast',
+    '/a:/b:constructor',
+  ])('refused: %j', (text) => {
+    refused(() => parseVolume(text, '/'));
+  });
 });
 
 describe('--mount', () => {

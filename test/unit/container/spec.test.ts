@@ -29,7 +29,12 @@ const plain: SpecInput = {
   ipv6: false,
 };
 const plan = (change: Partial<SpecInput> = {}) => planSpec({ ...plain, ...change });
-const bind = (destination: string, source = '/data'): OciMount => ({ destination, type: 'bind', source, options: ['rbind'] });
+const bind = (destination: string, source = '/data'): OciMount => ({
+  destination,
+  type: 'bind',
+  source,
+  options: ['rbind'],
+});
 const mountAt = (destination: string, change: Partial<SpecInput> = {}) =>
   plan(change).mounts.filter((mount) => mount.destination === destination);
 
@@ -81,7 +86,9 @@ describe('privileges', () => {
 
   test('paths of the kernel are hidden or read-only', () => {
     const { maskedPaths, readonlyPaths } = plan().linux;
-    expect(maskedPaths).toEqual(expect.arrayContaining(['/proc/kcore', '/proc/keys', '/proc/timer_list', '/sys/firmware']));
+    expect(maskedPaths).toEqual(
+      expect.arrayContaining(['/proc/kcore', '/proc/keys', '/proc/timer_list', '/sys/firmware']),
+    );
     expect(readonlyPaths).toEqual(['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger']);
   });
 
@@ -102,12 +109,14 @@ describe('privileges', () => {
       '/dev/urandom 1:9',
       '/dev/tty 5:0',
     ]);
-    for (const device of plan({ privileged: true }).linux.devices) expect(device).toMatchObject({ type: 'c', fileMode: 0o666 });
+    for (const device of plan({ privileged: true }).linux.devices)
+      expect(device).toMatchObject({ type: 'c', fileMode: 0o666 });
   });
 });
 
 describe('limit of open files', () => {
-  const limit = (change: Partial<SpecInput>) => plan(change).process.rlimits.filter(({ type }) => type === 'RLIMIT_NOFILE');
+  const limit = (change: Partial<SpecInput>) =>
+    plan(change).process.rlimits.filter(({ type }) => type === 'RLIMIT_NOFILE');
 
   test('1024, and never above what the caller has: raising fails without CAP_SYS_RESOURCE', () => {
     expect(limit({})).toEqual([{ type: 'RLIMIT_NOFILE', soft: 1024, hard: 524288 }]);

@@ -41,7 +41,8 @@ describe('finding a container', () => {
     expect(findId('web')).toBe(idOf('abc1'));
     expect(findId(idOf('abd2'))).toBe(idOf('abd2'));
     expect(findId('abd')).toBe(idOf('abd2'));
-    for (const unknown of ['we', 'abe', 'ABC', '', '/', '..', 'web/', `${idOf('abc1')}0`]) expect(findId(unknown)).toBeUndefined();
+    for (const unknown of ['we', 'abe', 'ABC', '', '/', '..', 'web/', `${idOf('abc1')}0`])
+      expect(findId(unknown)).toBeUndefined();
   });
 
   test('a name wins over the beginning of an id', () => {
@@ -113,7 +114,9 @@ describe('names', () => {
     const ids = Array.from({ length: 10 }, (_, index) => idOf(`${index}`));
     for (const id of ids) fs.mkdirSync(containerFiles(id).directory);
     const env = { ...process.env, MINIRUN_ROOT: stateRoot() };
-    const children = ids.map((id) => spawn(process.execPath, ['-e', code, id], { env, stdio: ['pipe', 'pipe', 'inherit'] }));
+    const children = ids.map((id) =>
+      spawn(process.execPath, ['-e', code, id], { env, stdio: ['pipe', 'pipe', 'inherit'] }),
+    );
     const answers = children.map(async (child) => {
       let text = '';
       for await (const chunk of child.stdout) text += String(chunk);
@@ -129,7 +132,12 @@ describe('names', () => {
 });
 
 describe('a state', () => {
-  const state = (change: Partial<ContainerState>): ContainerState => ({ ...restingState, status: 'running', boot: bootId(), ...change });
+  const state = (change: Partial<ContainerState>): ContainerState => ({
+    ...restingState,
+    status: 'running',
+    boot: bootId(),
+    ...change,
+  });
 
   test('runs while its first process does, in this boot', () => {
     expect(isRunning(state({ init: selfRef() }))).toBe(true);
@@ -141,7 +149,8 @@ describe('a state', () => {
   });
 
   test('is settled at rest, or when somebody answers for it', () => {
-    for (const status of ['created', 'exited'] as const) expect(isSettled(state({ status, boot: 'an earlier one' }))).toBe(true);
+    for (const status of ['created', 'exited'] as const)
+      expect(isSettled(state({ status, boot: 'an earlier one' }))).toBe(true);
     for (const status of ['creating', 'starting', 'running', 'stopping', 'restarting'] as const) {
       expect(isSettled(state({ status, owner: selfRef() }))).toBe(true);
       expect(isSettled(state({ status, owner: dead }))).toBe(false);

@@ -48,7 +48,10 @@ const variants = [
   { name: 'pipes', build: () => supervisorArgv(definition(false, false)) },
   { name: 'pipes with an open stdin', build: () => supervisorArgv(definition(false, true)) },
   { name: 'a plain file', build: () => withoutLogger(() => supervisorArgv(definition(false, false))) },
-  { name: 'a plain file with an open stdin', build: () => withoutLogger(() => supervisorArgv(definition(false, true))) },
+  {
+    name: 'a plain file with an open stdin',
+    build: () => withoutLogger(() => supervisorArgv(definition(false, true))),
+  },
   { name: 'a terminal', build: () => supervisorArgv(definition(true, true)) },
 ];
 
@@ -56,7 +59,10 @@ describe.each(variants)('with $name', ({ build }) => {
   test('the script is valid in sh', () => {
     const { argv } = build();
     expect(argv.slice(0, 2)).toEqual(['sh', '-c']);
-    expect(spawnSync('sh', ['-n', '-c', argv[2] as string], { encoding: 'utf8' })).toMatchObject({ status: 0, stderr: '' });
+    expect(spawnSync('sh', ['-n', '-c', argv[2] as string], { encoding: 'utf8' })).toMatchObject({
+      status: 0,
+      stderr: '',
+    });
   });
 
   test('is told folder, id, binary, state directory and then the command, as words', () => {

@@ -31,7 +31,15 @@ const undo = (steps: Step[]) => withFakeTools(directory, 'undoSteps', steps);
 
 describe('applying', () => {
   test('one ip process for each run of one namespace, one iptables-restore for all rules', () => {
-    const { calls, errors } = apply([thing('a'), rule('r1', 'nat'), thing('b'), thing('c', 'web'), rule('r2'), rule('r3', 'nat'), thing('d', 'web')]);
+    const { calls, errors } = apply([
+      thing('a'),
+      rule('r1', 'nat'),
+      thing('b'),
+      thing('c', 'web'),
+      rule('r2'),
+      rule('r3', 'nat'),
+      thing('d', 'web'),
+    ]);
     expect(errors).toEqual([]);
     expect(calls.filter(({ tool }) => tool === 'ip')).toEqual([
       { tool: 'ip', args: '-batch -', input: ['add a', 'add b'] },
@@ -57,7 +65,12 @@ describe('applying', () => {
   });
 
   test('words with blanks stay one word', () => {
-    const { calls } = apply([step('odd', [ip('link', 'set', 'a', 'alias', "it's # two"), iptables('filter', '-A', 'c', '--comment', 'two words')])]);
+    const { calls } = apply([
+      step('odd', [
+        ip('link', 'set', 'a', 'alias', "it's # two"),
+        iptables('filter', '-A', 'c', '--comment', 'two words'),
+      ]),
+    ]);
     expect(calls.flatMap(({ input }) => input)).toEqual(
       expect.arrayContaining(['link set a alias "it\'s # two"', '-A c --comment "two words"']),
     );
@@ -116,6 +129,10 @@ describe('a failure', () => {
     // What could not be taken back stays, and nothing else.
     expect(present).toEqual(['s', 't']);
   });
+
+  test('of a bridge that has all its ports is said as such', () => {
+    expect(apply([thing('full')]).errors).toEqual([expect.stringContaining('a Linux bridge takes 1023 ports')]);
+  });
 });
 
 describe('an injected failure', () => {
@@ -148,7 +165,9 @@ describe('undoing', () => {
       { tool: 'ip', args: '-n web -force -batch -', input: ['del c'] },
       { tool: 'ip', args: '-force -batch -', input: ['del b', 'del a'] },
     ]);
-    expect(calls.filter(({ tool }) => tool !== 'ip').map(({ input }) => input)).toEqual([['*filter', '-D r2', '-D r1', 'COMMIT']]);
+    expect(calls.filter(({ tool }) => tool !== 'ip').map(({ input }) => input)).toEqual([
+      ['*filter', '-D r2', '-D r1', 'COMMIT'],
+    ]);
   });
 
   test('what is gone already is no error, and does not keep the rest', () => {
@@ -158,7 +177,10 @@ describe('undoing', () => {
     expect(errors).toEqual([]);
     expect(present).toEqual([]);
     // One transaction does not go through then, so it is rule by rule.
-    expect(calls.filter(({ tool }) => tool === 'iptables').map(({ args }) => args)).toEqual(['-w -t filter -D missing', '-w -t filter -D r1']);
+    expect(calls.filter(({ tool }) => tool === 'iptables').map(({ args }) => args)).toEqual([
+      '-w -t filter -D missing',
+      '-w -t filter -D r1',
+    ]);
     expect(undo(steps)).toMatchObject({ errors: [], present: [] });
   });
 
@@ -174,6 +196,17 @@ describe('undoing', () => {
     ]);
     expect(errors).toHaveLength(3);
     expect(errors.filter((message) => message.includes('Device or resource busy'))).toHaveLength(3);
+    expect(present).toEqual([]);
+  });
+
+  test('goes on after a file that cannot be written', () => {
+    apply([thing('a')]);
+    const file = path.join(directory, 'none/file');
+    const { errors, present } = undo([
+      thing('a'),
+      step('file', [], [{ tool: 'file', path: file, content: '', mode: 0o600 }]),
+    ]);
+    expect(errors).toEqual([expect.stringContaining('ENOENT')]);
     expect(present).toEqual([]);
   });
 });

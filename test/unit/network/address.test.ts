@@ -1,13 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import { MinirunError } from '../../../src/errors.ts';
-import {
-  contains,
-  formatAddress,
-  macOf,
-  overlaps,
-  parseAddress,
-  parseSubnet,
-} from '../../../src/network/address.ts';
+import { contains, formatAddress, macOf, overlaps, parseAddress, parseSubnet } from '../../../src/network/address.ts';
 
 describe('addresses', () => {
   test.each([
@@ -21,12 +14,20 @@ describe('addresses', () => {
   });
 
   // inet_aton(3) takes the last four of these for other addresses than they look like.
-  test.each(['', 'web', '10.90.0', '10.90.0.256', '10.90.0.7 ', '10.90.0.7/16', '::1', '0x7f000001', '10.1', '167772161'])(
-    'refused: %j',
-    (text) => {
-      expect(() => parseAddress(text)).toThrow(MinirunError);
-    },
-  );
+  test.each([
+    '',
+    'web',
+    '10.90.0',
+    '10.90.0.256',
+    '10.90.0.7 ',
+    '10.90.0.7/16',
+    '::1',
+    '0x7f000001',
+    '10.1',
+    '167772161',
+  ])('refused: %j', (text) => {
+    expect(() => parseAddress(text)).toThrow(MinirunError);
+  });
 });
 
 describe('subnets', () => {

@@ -45,9 +45,7 @@ describe('attaching', () => {
 
   test('no IPv6 on the port where the kernel has IPv6', () => {
     const last = planAttach(endpoint, 'web', true).at(-1);
-    expect(last?.apply).toEqual([
-      { tool: 'sysctl', key: 'net.ipv6.conf.mr0a5a0002.disable_ipv6', value: '1' },
-    ]);
+    expect(last?.apply).toEqual([{ tool: 'sysctl', key: 'net.ipv6.conf.mr0a5a0002.disable_ipv6', value: '1' }]);
   });
 
   test('taken back by deleting the namespace alone, which is much faster than deleting links', () => {

@@ -24,7 +24,7 @@ function pretend(files: Record<string, string>): void {
     const content = files[file];
     if (content === undefined) throw Object.assign(new Error(`ENOENT: ${file}`), { code: 'ENOENT' });
     return content;
-  }) as typeof fs.readFileSync);
+  }) as unknown as typeof fs.readFileSync);
 }
 
 afterEach(() => {

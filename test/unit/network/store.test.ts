@@ -101,7 +101,8 @@ describe('overlap', () => {
   });
 
   test("with a route of the host, but for that of the network's own bridge", () => {
-    const table = 'Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\nvpn0 007100CB 0 1 0 0 0 00FFFFFF 0 0 0\n';
+    const table =
+      'Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\nvpn0 007100CB 0 1 0 0 0 00FFFFFF 0 0 0\n';
     const read = fs.readFileSync;
     const spy = spyOn(fs, 'readFileSync').mockImplementation(((file: string, options: never) =>
       file === '/proc/self/net/route' ? table : read(file, options)) as typeof fs.readFileSync);

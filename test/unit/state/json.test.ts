@@ -39,7 +39,7 @@ describe('writing', () => {
     expect(readJson<string>(file())).toBe('a new and longer one');
   });
 
-  test('a write that fails leaves the old content', () => {
+  test('a write that fails leaves the old content, and nothing else', () => {
     writeJson(file(), 'old');
     const spy = spyOn(fs, 'writeFileSync').mockImplementation((fd) => {
       fs.writeSync(fd as number, '"ne');
@@ -48,6 +48,7 @@ describe('writing', () => {
     expect(() => writeJson(file(), 'new')).toThrow('ENOSPC');
     spy.mockRestore();
     expect(readJson<string>(file())).toBe('old');
+    expect(fs.readdirSync(path.dirname(file()))).toEqual(['lab.json']);
   });
 
   test('is on disk before it takes the old one’s place', () => {

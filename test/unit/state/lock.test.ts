@@ -2,6 +2,7 @@ import { describe, expect, test } from 'bun:test';
 import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
+import { selfRef } from '../../../src/host/process.ts';
 import { readJson, writeJson } from '../../../src/state/json.ts';
 import { sweepLocks, withLock } from '../../../src/state/lock.ts';
 import { stateRoot } from '../../../src/state/paths.ts';
@@ -22,7 +23,8 @@ const increment = () =>
 function child(code: string): ChildProcess {
   const imports = `
     import { withLock } from ${source('lock')};
-    import { readJson, writeJson } from ${source('json')};
+    import { selfRef } from '../../../src/host/process.ts';
+import { readJson, writeJson } from ${source('json')};
     const counter = ${JSON.stringify(counter())};`;
   const env = { ...process.env, MINIRUN_ROOT: stateRoot(), MINIRUN_FAULT: '' };
   return spawn(process.execPath, ['-e', imports + code], { env, stdio: ['ignore', 'pipe', 'inherit'] });
@@ -53,7 +55,9 @@ describe('20 processes', () => {
           if (${index} % 2 === 0) process.kill(process.pid, 'SIGKILL');
         });`),
     );
-    expect(await Promise.all(children.map(ended))).toEqual(children.map((_, index) => (index % 2 === 0 ? 'SIGKILL' : 0)));
+    expect(await Promise.all(children.map(ended))).toEqual(
+      children.map((_, index) => (index % 2 === 0 ? 'SIGKILL' : 0)),
+    );
     await increment();
     expect(readJson<number>(counter())).toBe(21);
   }, 30_000);
@@ -77,10 +81,11 @@ describe('a holder', () => {
         Bun.sleepSync(700);
         writeJson(counter, 10);
       });`);
+    const end = ended(holder);
     await line(holder);
     await increment();
     expect(readJson<number>(counter())).toBe(11);
-    expect(await ended(holder)).toBe(0);
+    expect(await end).toBe(0);
   });
 
   test('that fails lets go', async () => {
@@ -100,7 +105,7 @@ test('sweeping removes what killed processes left, and nothing of a living one',
   const pid = holder.pid as number;
   fs.mkdirSync(path.join(stateRoot(), `state.lock.${pid}-1-0-abcdef`));
   await withLock(() => {});
-  const own = `state.lock.${process.pid}-${(await import('../../../src/host/process.ts')).selfRef().start}-0-abcdef`;
+  const own = `state.lock.${process.pid}-${selfRef().start}-0-abcdef`;
   fs.mkdirSync(path.join(stateRoot(), own));
   sweepLocks(fs.readdirSync(stateRoot()));
   expect(leftovers()).toEqual([own]);

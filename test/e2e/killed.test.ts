@@ -1,0 +1,281 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import fs from 'node:fs';
+import path from 'node:path';
+import { missingWorld, skipOrFail } from '../support/skip.ts';
+import { createWorld, expectNoLeak, type Snapshot, type World } from '../support/world.ts';
+
+/** Processes killed from outside, at moments spread over a command's duration; locks, crowds, and a reboot. */
+
+interface State {
+  status: string;
+  exitCode: number;
+  boot: string;
+  init?: { pid: number; start: number };
+  owner?: { pid: number; start: number };
+  endpoints: { address: string }[];
+}
+
+interface NetworkFile {
+  boot: string;
+  leases: Record<string, string>;
+}
+
+const readJson = <T>(file: string): T => JSON.parse(fs.readFileSync(file, 'utf8')) as T;
+
+/** A number from 0 to 1 for each seed, always the same. */
+function random(seed: number): number {
+  const x = Math.sin(seed * 12.9898) * 43758.5453;
+  return x - Math.floor(x);
+}
+
+async function until<T>(what: string, look: () => T | undefined | false): Promise<T> {
+  const deadline = Date.now() + 10_000;
+  for (;;) {
+    const found = look();
+    if (found !== undefined && found !== false) return found;
+    if (Date.now() > deadline) throw new Error(`waited in vain: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
+  let world: World;
+  let clean: Snapshot;
+  let witness: string;
+
+  const stateOf = (id: string): State => readJson(path.join(world.root, 'containers', id, 'state.json'));
+  const leases = () => readJson<NetworkFile>(path.join(world.root, 'networks/minirun0.json')).leases;
+
+  /** Pids, as the host counts, of its processes with such a command line. Quick: the moment is what matters. */
+  function find(pattern: RegExp): number[] {
+    return fs.readdirSync(world.host.path('/proc')).flatMap((entry) => {
+      if (!/^\d+$/.test(entry)) return [];
+      try {
+        const command = fs.readFileSync(world.host.path(`/proc/${entry}/cmdline`), 'latin1').replaceAll('\0', ' ');
+        return pattern.test(command) ? [Number(entry)] : [];
+      } catch {
+        return [];
+      }
+    });
+  }
+
+  async function killInside(...pids: number[]): Promise<void> {
+    if (pids.length > 0) await world.sh(`kill -KILL ${pids.join(' ')} 2> /dev/null || true`);
+  }
+
+  async function reclaimed(): Promise<void> {
+    await world.sh('minirun ps -a > /dev/null; minirun rm -f victim > /dev/null 2>&1');
+    await expectNoLeak(clean, world);
+    expect(JSON.stringify(stateOf(witness))).toBe(seen);
+    await world.sh(`busybox ping -c 1 -W 2 ${stateOf(witness).endpoints[0]?.address}`);
+  }
+  let seen: string;
+
+  beforeAll(async () => {
+    world = await createWorld();
+    witness = (await world.sh('minirun run -d --name witness busybox sleep 100000')).trim();
+    await world.sh('minirun run --rm busybox true; minirun system reconcile');
+    seen = JSON.stringify(stateOf(witness));
+    clean = await world.snapshot();
+  }, 30_000);
+
+  afterAll(() => world.destroy());
+
+  const commands: [string, string, string | undefined][] = [
+    ['run --rm', 'run --rm --name victim busybox true', undefined],
+    ['run -d', 'run -d --name victim busybox sleep 1000', undefined],
+    ['start', 'start victim', 'create --name victim busybox sleep 1000'],
+    ['stop', 'stop -t 0 victim', 'run -d --name victim busybox sleep 1000'],
+    ['rm -f', 'rm -f victim', 'run -d --name victim busybox sleep 1000'],
+  ];
+  for (const [name, command, before] of commands) {
+    test(`the CLI of ${name}, at any moment`, async () => {
+      for (let seed = 1; seed <= 12; seed++) {
+        if (before !== undefined) await world.sh(`minirun ${before}`);
+        const running = await world.spawn(command.split(' '));
+        const moment = Math.round(random(seed) * 60);
+        await new Promise((resolve) => setTimeout(resolve, moment));
+        try {
+          running.kill('SIGKILL');
+        } catch {
+          // It has ended already.
+        }
+        await running.exit;
+        await reclaimed().catch((error: Error) => {
+          throw new Error(`${name} killed after ${moment} ms: ${error.message}`);
+        });
+      }
+    }, 60_000);
+  }
+
+  for (const [name, pattern] of [
+    ['supervisor', /minirun-supervisor/],
+    ['unshare', /^unshare .*minirun init/],
+    ['init', /^\S*minirun init/],
+    ['logger', /^\S*s6-log /],
+  ] as const) {
+    test(`the ${name}, while a container starts`, async () => {
+      const others = new Set(find(pattern));
+      for (let seed = 1; seed <= 10; seed++) {
+        const running = await world.spawn(['run', '-d', '--name', 'victim', 'busybox', 'sleep', '1000']);
+        const victims = await until(`a ${name}`, () => {
+          const found = find(pattern).filter((pid) => !others.has(pid));
+          return found.length > 0 && found;
+        });
+        await new Promise((resolve) => setTimeout(resolve, random(seed) * 30));
+        await killInside(...victims);
+        const result = await running.exit;
+        if (result.code !== 0) expect(`${result.code} ${result.stderr}`).toMatch(/^125 minirun: [^\n]*\n$/);
+        await reclaimed().catch((error: Error) => {
+          throw new Error(`${name}, seed ${seed}: ${error.message}`);
+        });
+      }
+    }, 60_000);
+  }
+
+  test('the supervisor of a running container: reclaimed with 137, or removed with --rm', async () => {
+    const id = (await world.sh('minirun run -d --name victim busybox sleep 1000')).trim();
+    await killInside(stateOf(id).owner?.pid as number);
+    await world.sh('minirun ps');
+    expect(stateOf(id)).toMatchObject({ status: 'exited', exitCode: 137, endpoints: [] });
+    await reclaimed();
+    const other = (await world.sh('minirun run -d --rm --name victim busybox sleep 1000')).trim();
+    await killInside(stateOf(other).owner?.pid as number);
+    await world.sh('minirun ps');
+    await expectNoLeak(clean, world);
+  });
+
+  test('the CLI in the foreground of a running container: as well', async () => {
+    for (const [options, left] of [[[], true], [['--rm'], false]] as const) {
+      const running = await world.spawn(['run', ...options, '--name', 'victim', 'busybox', 'sh', '-c', 'echo up; sleep 1000']);
+      await running.waitFor('up');
+      running.kill('SIGKILL');
+      await world.sh('minirun ps');
+      expect((await world.run(['inspect', 'victim'])).code === 0).toBe(left);
+      await reclaimed();
+    }
+  });
+
+  test('init and unshare of a running container: it has ended with 137', async () => {
+    for (const victim of ['init', 'unshare'] as const) {
+      const id = (await world.sh('minirun run -d --name victim busybox sleep 1000')).trim();
+      const init = stateOf(id).init?.pid as number;
+      const parent = Number((await world.sh(`cut -d ' ' -f 4 /proc/${init}/stat`)).trim());
+      await killInside(victim === 'init' ? init : parent);
+      expect(await world.sh('minirun wait victim')).toBe('137\n');
+      expect(stateOf(id)).toMatchObject({ status: 'exited', exitCode: 137 });
+      await reclaimed();
+    }
+  });
+
+  test('the loggers of a running container: it lives on, and its exit code is recorded', async () => {
+    const others = new Set(find(/^\S*s6-log /));
+    const id = (await world.sh("minirun run -d --name victim busybox sh -c 'trap \"exit 7\" TERM; while :; do sleep 0.1; done'")).trim();
+    await killInside(...find(/^\S*s6-log /).filter((pid) => !others.has(pid)));
+    await world.sh('minirun ps');
+    expect(stateOf(id).status).toBe('running');
+    await world.sh('minirun stop -t 5 victim');
+    await until('exited', () => stateOf(id).status === 'exited');
+    expect(stateOf(id).exitCode).toBe(7);
+    await reclaimed();
+  });
+
+  test('the process that was to take an idle network down: the next command does', async () => {
+    await using other = await createWorld();
+    await other.sh('minirun run --rm busybox true; minirun system reconcile');
+    const before = await other.snapshot();
+    await other.sh('minirun run --rm busybox true');
+    const { linger } = readJson<{ linger: { pid: number } }>(path.join(other.root, 'networks/minirun0.json'));
+    await other.sh(`kill -KILL -${linger.pid}; minirun ps`);
+    await expectNoLeak(before, other, { timeout: 1000 });
+  });
+
+  test('a foreign network namespace of the same name stays', async () => {
+    await world.sh('ip netns add victim');
+    const inode = fs.statSync(world.host.path('/run/netns/victim')).ino;
+    const result = await world.run(['run', '--rm', '--name', 'victim', 'busybox', 'true']);
+    expect(result.code).toBe(125);
+    for (const boundary of ['kill:20', 'fail:5', 'fail:8']) {
+      await world.run(['run', '--rm', '--name', 'victim', 'busybox', 'true'], { env: { MINIRUN_FAULT: boundary } });
+      await world.sh('minirun ps');
+    }
+    expect(fs.statSync(world.host.path('/run/netns/victim')).ino).toBe(inode);
+    await world.sh('ip netns del victim');
+    await reclaimed();
+  });
+
+  test('stop and rm -f in the middle of a start', async () => {
+    for (let seed = 1; seed <= 10; seed++) {
+      await world.sh('minirun create --name victim busybox sleep 1000');
+      const starting = await world.spawn(['start', 'victim']);
+      await new Promise((resolve) => setTimeout(resolve, random(seed) * 40));
+      const ending = await world.run(seed % 2 === 0 ? ['stop', '-t', '0', 'victim'] : ['rm', '-f', 'victim']);
+      expect(ending.code).toBe(0);
+      await starting.exit;
+      await reclaimed();
+    }
+  }, 30_000);
+
+  test('a lock whose holder was killed is taken over within a second', async () => {
+    for (const file of ['lock.taken', 'lock.done']) {
+      let hit = false;
+      for (let boundary = 1; boundary < 40 && !hit; boundary++) {
+        const result = await world.run(['run', '--rm', '--name', 'victim', 'busybox', 'true'], { env: { MINIRUN_FAULT: `kill:${boundary}` } });
+        hit = result.stderr.includes(file);
+        if (!hit) continue;
+        expect(fs.existsSync(path.join(world.root, 'state.lock'))).toBe(true);
+        const begun = performance.now();
+        await world.sh('minirun create --name other busybox true; minirun rm -f other');
+        expect(performance.now() - begun).toBeLessThan(1000);
+      }
+      expect(hit).toBe(true);
+      await reclaimed();
+    }
+  }, 30_000);
+
+  test('50 processes at once', async () => {
+    const script = `for i in $(seq 50); do minirun run -d --name crowd$i ${'busybox'} sleep 1000 > $HOME/crowd$i & done; wait; cat $HOME/crowd*; rm $HOME/crowd*`;
+    const ids = (await world.sh(script, { timeout: 60_000 })).trim().split('\n');
+    expect(ids.length).toBe(50);
+    const addresses = ids.map((id) => stateOf(id).endpoints[0]?.address as string);
+    expect(new Set(addresses).size).toBe(50);
+    const held = leases();
+    for (const [index, id] of ids.entries()) expect(held[addresses[index] as string]).toBe(id);
+    expect(Object.keys(held).length).toBe(51);
+    await world.sh('minirun rm -f $(minirun ps -a --format "{{.Names}}" | grep crowd)', { timeout: 60_000 });
+    await reclaimed();
+  }, 90_000);
+});
+
+describe.skipIf(skipOrFail(missingWorld()))('a reboot', () => {
+  test('containers have exited, leases are free, and they start again', async () => {
+    await using world = await createWorld();
+    const before = await world.snapshot();
+    const id = (await world.sh('minirun run -d --name victim busybox sleep 1000')).trim();
+    await world.sh('minirun run -d --rm --name gone busybox sleep 1000; minirun create --name fresh busybox true');
+    // What a reboot does: every process ends, interfaces, namespaces and rules are gone, the boot id is another one.
+    const files = [
+      ...fs.readdirSync(path.join(world.root, 'containers')).map((entry) => path.join(world.root, 'containers', entry, 'state.json')),
+      path.join(world.root, 'networks/minirun0.json'),
+    ];
+    await world.sh(`
+      for pid in $(ls /proc | grep '^[0-9]*$' | sort -n); do
+        [ $pid = 1 ] || [ $pid = $$ ] || case $(cat /proc/$pid/comm 2> /dev/null) in sh | unshare | sleep | s6-log) kill -KILL $pid 2> /dev/null || true ;; esac
+      done
+      for name in $(ls /run/netns); do ip netns del $name; done
+      ip link del minirun0
+      iptables -F; iptables -t nat -F; iptables -X; iptables -t nat -X
+      echo 0 > /proc/sys/net/ipv4/ip_forward
+    `);
+    for (const file of files) fs.writeFileSync(file, fs.readFileSync(file, 'utf8').replace(/"boot": "[^"]*"/, '"boot": "11111111-2222-3333-4444-555555555555"'));
+    const table = await world.sh('minirun ps -a --format "{{.Names}} {{.State}}"');
+    expect(table.trim().split('\n').sort()).toEqual(['fresh created', 'victim exited']);
+    expect(readJson<State>(path.join(world.root, 'containers', id, 'state.json')).exitCode).toBe(137);
+    const [network] = JSON.parse(await world.sh('minirun network inspect minirun0')) as { Containers: object }[];
+    expect(network?.Containers).toEqual({});
+    await world.sh('minirun start victim; minirun exec victim ping -c 1 10.90.0.1');
+    await world.sh('minirun rm -f -a');
+    const after = await world.snapshot();
+    expect({ ...after, state: [], names: [] }).toEqual({ ...before, state: [], names: [] });
+  }, 30_000);
+});
