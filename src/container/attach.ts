@@ -67,7 +67,10 @@ function attachPipes(ready: Ready, signals: SignalProxy, log?: ForegroundLog): F
   };
 }
 
-/** Copies a stream to its end; a reader of ours that went away (`| head`) does not stop the container. */
+/**
+ * Copies a stream to its end. When our reader goes away (`| head`) so do we, and the container's next write fails, as in
+ * any pipeline.
+ */
 async function relay(source: AsyncIterable<Buffer>, sink: Writable, copy: (chunk: Buffer) => void): Promise<void> {
   let open = true;
   sink.on('error', () => {
@@ -76,7 +79,8 @@ async function relay(source: AsyncIterable<Buffer>, sink: Writable, copy: (chunk
   try {
     for await (const chunk of source) {
       copy(chunk);
-      if (open) await new Promise<void>((resolve) => sink.write(chunk, () => resolve()));
+      await new Promise<void>((resolve) => sink.write(chunk, () => resolve()));
+      if (!open) break;
     }
   } catch (error) {
     // A terminal whose last process has gone answers EIO: that is its end of file.

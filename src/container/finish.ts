@@ -61,14 +61,25 @@ export async function finish(
     });
     errors.push(...failed);
     if (failed.length === 0) break;
-    if (pass === 2) throw new MinirunErrors(`cannot take all of container ${id.slice(0, 12)} down`, failed, 'The next minirun command tries again');
+    if (pass === 2)
+      throw new MinirunErrors(
+        `cannot take all of container ${id.slice(0, 12)} down`,
+        failed,
+        'The next minirun command tries again',
+      );
   }
-  if (errors.length > 0) throw new MinirunErrors(`container ${id.slice(0, 12)} is down, but not at the first attempt`, errors);
+  if (errors.length > 0)
+    throw new MinirunErrors(`container ${id.slice(0, 12)} is down, but not at the first attempt`, errors);
   return true;
 }
 
 /** Everything that is undone when a container ends, then `conclude` if nothing of it has failed. */
-async function takeDown(before: ContainerState, id: string, linger: boolean, conclude: () => Promise<void>): Promise<Error[]> {
+async function takeDown(
+  before: ContainerState,
+  id: string,
+  linger: boolean,
+  conclude: () => Promise<void>,
+): Promise<Error[]> {
   const errors: Error[] = [];
   const attempt = async (work: () => Promise<void>) => {
     try {
@@ -87,7 +98,11 @@ async function takeDown(before: ContainerState, id: string, linger: boolean, con
     if (sameBoot && before.status === 'restarting') endGroup(before.owner);
   });
   await attempt(async () => {
-    departure = await leave(id, before.endpoints.length > 0 ? before.endpoints.map((endpoint) => endpoint.network) : undefined, linger);
+    departure = await leave(
+      id,
+      before.endpoints.length > 0 ? before.endpoints.map((endpoint) => endpoint.network) : undefined,
+      linger,
+    );
     faultPoint('finish.left');
   });
   await attempt(async () => {
@@ -97,7 +112,8 @@ async function takeDown(before: ContainerState, id: string, linger: boolean, con
   if (errors.length > 0) return errors;
   await attempt(conclude);
   await attempt(async () => {
-    if (departure.idle.length > 0) await lingerNetworks(departure.idle, [ownBinary, '--root', stateRoot(), 'system', 'reconcile']);
+    if (departure.idle.length > 0)
+      await lingerNetworks(departure.idle, [ownBinary, '--root', stateRoot(), 'system', 'reconcile']);
   });
   return errors;
 }

@@ -26,7 +26,11 @@ export async function removeContainer(reference: string, force: boolean): Promis
     const state = readState(id);
     if (state === undefined) return;
     if (!force) {
-      throw new MinirunError(`cannot remove container "${name}"`, `it is ${state.status}`, `Stop it first (minirun stop ${name}), or use rm -f`);
+      throw new MinirunError(
+        `cannot remove container "${name}"`,
+        `it is ${state.status}`,
+        `Stop it first (minirun stop ${name}), or use rm -f`,
+      );
     }
     // The supervisor sees this and leaves the tear-down to us without starting anything.
     if (state.status === 'running') fs.writeFileSync(removing, '');

@@ -15,7 +15,10 @@ const SIGKILL = 9;
  *
  * @param options.timeout seconds to wait for the command to end by itself; negative waits for ever
  */
-export async function stopContainer(reference: string, options: { signal?: number; timeout?: number } = {}): Promise<void> {
+export async function stopContainer(
+  reference: string,
+  options: { signal?: number; timeout?: number } = {},
+): Promise<void> {
   const { definition } = requireContainer(reference);
   const { id } = definition;
   if ((await markStopped(id)) === undefined) return;
@@ -63,7 +66,11 @@ export async function killContainer(reference: string, signal: number): Promise<
 /** @throws MinirunError when the container is not running */
 export function requireRunning({ definition, state }: Container, verb: string): void {
   if (isRunning(state) && state.status === 'running') return;
-  throw new MinirunError(`cannot ${verb} container "${definition.name}"`, `it is not running (${state.status})`, `Start it first: minirun start ${definition.name}`);
+  throw new MinirunError(
+    `cannot ${verb} container "${definition.name}"`,
+    `it is not running (${state.status})`,
+    `Start it first: minirun start ${definition.name}`,
+  );
 }
 
 /**
@@ -82,7 +89,11 @@ export async function nextState(id: string, status: Status, milliseconds: number
 }
 
 /** @param look is shown the state again and again; true ends the waiting */
-async function untilAtRest(id: string, milliseconds: number, look: (state: ContainerState) => Promise<boolean | void>): Promise<boolean> {
+async function untilAtRest(
+  id: string,
+  milliseconds: number,
+  look: (state: ContainerState) => Promise<boolean | void>,
+): Promise<boolean> {
   const deadline = Date.now() + milliseconds;
   for (let delay = 2; ; delay = Math.min(delay * 1.3, 50)) {
     const state = readState(id);

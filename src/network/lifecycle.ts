@@ -11,7 +11,17 @@ import { defaultNetworkName, type Endpoint, type Network, type NetworkDefinition
 import { defaultMtu, hasIpv6, interfaceExists, type NetworkFacts, readNetworkFacts } from './facts.ts';
 import { planFirewall, sharedSteps } from './firewall.ts';
 import { allocate, release } from './ipam.ts';
-import { changeNetwork, claimNetwork, isUp, listNetworks, newDefaultNetwork, readNetwork, requireNetwork, whenFree, writeNetwork } from './store.ts';
+import {
+  changeNetwork,
+  claimNetwork,
+  isUp,
+  listNetworks,
+  newDefaultNetwork,
+  readNetwork,
+  requireNetwork,
+  whenFree,
+  writeNetwork,
+} from './store.ts';
 
 /** A container's address, reserved; the network may have to be brought up by whoever got it. */
 export interface Lease {
@@ -104,7 +114,11 @@ async function raise(name: string, own: readonly Step[], record: (steps: Step[])
   } catch (error) {
     const errors = await lower(name);
     if (errors.length === 0) throw error;
-    throw new MinirunErrors(messageOf(error), errors, 'What could not be undone is left for "minirun system reconcile"');
+    throw new MinirunErrors(
+      messageOf(error),
+      errors,
+      'What could not be undone is left for "minirun system reconcile"',
+    );
   }
 }
 
@@ -126,7 +140,8 @@ async function lower(name: string): Promise<Error[]> {
  * container that gets the same address again at once waits for them.
  */
 async function leftoverGone(ifname: string): Promise<void> {
-  for (let tries = 0; tries < 200 && interfaceExists(ifname); tries++) await new Promise((resolve) => setTimeout(resolve, 5));
+  for (let tries = 0; tries < 200 && interfaceExists(ifname); tries++)
+    await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
 /**
@@ -164,7 +179,11 @@ export interface Departure {
  * @param linger leave idle networks up: taking a bridge and its rules away costs the kernel some 80 ms, which a
  * loop of short containers would pay each time
  */
-export async function leave(container: string, names: readonly string[] | undefined, linger: boolean): Promise<Departure> {
+export async function leave(
+  container: string,
+  names: readonly string[] | undefined,
+  linger: boolean,
+): Promise<Departure> {
   return whenFree((free) => {
     const networks = names === undefined ? listNetworks() : names.flatMap((name) => readNetwork(name) ?? []);
     for (const network of networks) {
@@ -185,7 +204,13 @@ const lingerSeconds = 2;
 export async function lingerNetworks(names: readonly string[], reconcileArgv: readonly string[]): Promise<void> {
   for (const name of names) {
     if (isAlive(readNetwork(name)?.linger)) continue;
-    const pid = launchBackground(['sh', '-c', `trap '' HUP INT; sleep ${lingerSeconds}; exec "$@"`, 'minirun-linger', ...reconcileArgv]);
+    const pid = launchBackground([
+      'sh',
+      '-c',
+      `trap '' HUP INT; sleep ${lingerSeconds}; exec "$@"`,
+      'minirun-linger',
+      ...reconcileArgv,
+    ]);
     await updateClaimed(name, (network) => {
       network.linger = processRef(pid);
     });

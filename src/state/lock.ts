@@ -4,14 +4,18 @@ import path from 'node:path';
 import { lock } from 'proper-lockfile';
 import { MinirunError } from '../errors.ts';
 import { killPoint } from '../host/fault.ts';
-import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
+import { bootId, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
 import { stateRoot } from './paths.ts';
 
-/** Milliseconds after which a lock that names no owner counts as left behind. The library's least value. */
-const staleAfter = 2000;
+/**
+ * Milliseconds after which the library takes a lock away from its holder, alive or not: practically never. A holder
+ * that is slow (a stalled disk, SIGSTOP) keeps it, and one that is dead is known by its name.
+ */
+const staleAfter = 86_400_000;
 
 /** Who holds the lock: a process, and which time it has taken it. */
 interface Holder extends ProcessRef {
+  boot: string;
   turn: string;
 }
 
@@ -72,7 +76,7 @@ const namedLocks = {
     const own = `${directory}.${unique()}`;
     try {
       fs.mkdirSync(own, { mode: 0o700 });
-      const holder: Holder = { ...selfRef(), turn: unique() };
+      const holder: Holder = { ...selfRef(), boot: bootId(), turn: unique() };
       fs.writeFileSync(path.join(own, 'holder'), JSON.stringify(holder), { mode: 0o600 });
     } catch (error) {
       done(error as NodeJS.ErrnoException);
@@ -84,7 +88,11 @@ const namedLocks = {
     } catch (error) {
       fs.rmSync(own, { recursive: true, force: true });
       const { code } = error as NodeJS.ErrnoException;
-      done(code === 'ENOTEMPTY' || code === 'EEXIST' ? Object.assign(new Error('locked'), { code: 'EEXIST' }) : (error as Error));
+      done(
+        code === 'ENOTEMPTY' || code === 'EEXIST'
+          ? Object.assign(new Error('locked'), { code: 'EEXIST' })
+          : (error as Error),
+      );
       return;
     }
     done(null);
@@ -121,7 +129,7 @@ function removeLock(directory: string): void {
 function removeDeadLock(): void {
   const directory = path.join(stateRoot(), 'state.lock');
   const holder = holderOf(directory);
-  if (holder === undefined || isAlive(holder)) return;
+  if (holder === undefined || (holder.boot === bootId() && isAlive(holder))) return;
   const mark = `${directory}.free-${holder.turn}`;
   try {
     fs.mkdirSync(mark, { mode: 0o700 });

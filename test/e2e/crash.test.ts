@@ -2,7 +2,14 @@ import { describe, expect, test } from 'bun:test';
 import fs from 'node:fs';
 import path from 'node:path';
 import { missingWorld, skipOrFail } from '../support/skip.ts';
-import { createWorld, expectNoLeak, internetAddress, type Result, type Snapshot, type World } from '../support/world.ts';
+import {
+  createWorld,
+  expectNoLeak,
+  internetAddress,
+  type Result,
+  type Snapshot,
+  type World,
+} from '../support/world.ts';
 
 /**
  * What a minirun that is killed or fails leaves behind. A fault is injected at the first boundary of a command, then at
@@ -30,16 +37,45 @@ const removal = ['rm -f victim'];
 const subjects: Subject[] = [
   { name: 'run --rm', command: ['run', '--rm', '--name', 'victim', 'busybox', 'true'], after: removal, undone: true },
   { name: 'run -d', command: ['run', '-d', '--name', 'victim', ...sleeper], after: removal, undone: true },
-  { name: 'create', command: ['create', '--name', 'victim', 'busybox', 'true'], after: removal, undone: true, touchesNetwork: false },
-  { name: 'start', before: `create --name victim ${sleeper.join(' ')}`, command: ['start', 'victim'], after: removal, undone: true },
+  {
+    name: 'create',
+    command: ['create', '--name', 'victim', 'busybox', 'true'],
+    after: removal,
+    undone: true,
+    touchesNetwork: false,
+  },
+  {
+    name: 'start',
+    before: `create --name victim ${sleeper.join(' ')}`,
+    command: ['start', 'victim'],
+    after: removal,
+    undone: true,
+  },
   { name: 'stop', before: running, command: ['stop', '-t', '0', 'victim'], after: removal, touchesNetwork: false },
   { name: 'rm -f', before: running, command: ['rm', '-f', 'victim'], after: removal },
-  { name: 'rm', before: 'create --name victim busybox true', command: ['rm', 'victim'], after: removal, touchesNetwork: false },
+  {
+    name: 'rm',
+    before: 'create --name victim busybox true',
+    command: ['rm', 'victim'],
+    after: removal,
+    touchesNetwork: false,
+  },
   { name: 'restart', before: running, command: ['restart', '-t', '0', 'victim'], after: removal },
   { name: 'reap', before: running, command: [], after: removal },
   { name: 'reap with --rm', before: `run -d --rm --name victim ${sleeper.join(' ')}`, command: [], after: removal },
-  { name: 'reap with --restart', before: `run -d --restart always --name victim ${sleeper.join(' ')}`, command: [], after: removal },
-  { name: 'rename', before: running, command: ['rename', 'victim', 'other'], after: ['rm -f victim', 'rm -f other'], touchesNetwork: false },
+  {
+    name: 'reap with --restart',
+    before: `run -d --restart always --name victim ${sleeper.join(' ')}`,
+    command: [],
+    after: removal,
+  },
+  {
+    name: 'rename',
+    before: running,
+    command: ['rename', 'victim', 'other'],
+    after: ['rm -f victim', 'rm -f other'],
+    touchesNetwork: false,
+  },
   { name: 'network create', command: ['network', 'create', 'net'], after: ['network rm net'], undone: true },
   { name: 'network rm', before: 'network create net', command: ['network', 'rm', 'net'], after: ['network rm net'] },
 ];
@@ -50,29 +86,31 @@ const hasFailed = (result: Result) => result.stderr.includes('injected fault');
 describe.skipIf(skipOrFail(missingWorld()))('crash safety', () => {
   for (const mode of ['kill', 'fail'] as const) {
     for (const inhabited of [true, false]) {
-      test.concurrent(
-        `${mode} at every boundary of every command, ${inhabited ? 'beside a live container' : 'with nothing else there'}`,
-        async () => {
-          await using world = await createWorld();
-          const witness = inhabited ? await Witness.start(world) : undefined;
-          await warmUp(world);
-          const clean = await settled(world);
-          const counts: string[] = [];
-          for (const subject of subjects.filter(({ touchesNetwork }) => inhabited || touchesNetwork !== false)) {
-            const count = await iterate(world, subject, mode, clean, witness);
-            counts.push(`${subject.name} ${count}`);
-            expect(count).toBeGreaterThan(1);
-          }
-          process.stderr.write(`${mode}, ${inhabited ? 'inhabited' : 'empty'}: ${counts.join(', ')}\n`);
-        },
-        240_000,
-      );
+      test.concurrent(`${mode} at every boundary of every command, ${inhabited ? 'beside a live container' : 'with nothing else there'}`, async () => {
+        await using world = await createWorld();
+        const witness = inhabited ? await Witness.start(world) : undefined;
+        await warmUp(world);
+        const clean = await settled(world);
+        const counts: string[] = [];
+        for (const subject of subjects.filter(({ touchesNetwork }) => inhabited || touchesNetwork !== false)) {
+          const count = await iterate(world, subject, mode, clean, witness);
+          counts.push(`${subject.name} ${count}`);
+          expect(count).toBeGreaterThan(1);
+        }
+        process.stderr.write(`${mode}, ${inhabited ? 'inhabited' : 'empty'}: ${counts.join(', ')}\n`);
+      }, 240_000);
     }
   }
 });
 
 /** @returns the number of boundaries at which the fault was injected */
-async function iterate(world: World, subject: Subject, mode: 'kill' | 'fail', clean: Snapshot, witness?: Witness): Promise<number> {
+async function iterate(
+  world: World,
+  subject: Subject,
+  mode: 'kill' | 'fail',
+  clean: Snapshot,
+  witness?: Witness,
+): Promise<number> {
   const injected = mode === 'kill' ? isKilled : hasFailed;
   for (let boundary = 1; boundary < 300; boundary++) {
     if (subject.before !== undefined) await world.sh(`minirun ${subject.before}`);
@@ -90,7 +128,9 @@ async function iterate(world: World, subject: Subject, mode: 'kill' | 'fail', cl
         if (comparable) await expectNoLeak(before, world, { timeout: 15_000 });
       }
       // The next command, then whatever the interrupted one may rightly have left.
-      await world.sh(`minirun ps -a > /dev/null; ${subject.after.map((command) => `minirun ${command} > /dev/null 2>&1 || true`).join('; ')}`);
+      await world.sh(
+        `minirun ps -a > /dev/null; ${subject.after.map((command) => `minirun ${command} > /dev/null 2>&1 || true`).join('; ')}`,
+      );
       await expectNoLeak(clean, world, { timeout: 15_000 });
       if (boundary % 4 === 0 || !injected(result)) await witness?.check();
     } catch (error) {
@@ -154,7 +194,8 @@ class Witness {
     const result = await world.run(['run', '-d', '--name', 'witness', 'busybox', 'sh', '-c', script]);
     if (result.code !== 0) throw new Error(result.stderr);
     const file = path.join(world.root, 'containers', result.stdout.trim(), 'state.json');
-    const { address } = (JSON.parse(fs.readFileSync(file, 'utf8')) as { endpoints: { address: string }[] }).endpoints[0] as { address: string };
+    const { address } = (JSON.parse(fs.readFileSync(file, 'utf8')) as { endpoints: { address: string }[] })
+      .endpoints[0] as { address: string };
     const witness = new Witness(world, file, address);
     witness.seen = await witness.look();
     return witness;
@@ -163,7 +204,10 @@ class Witness {
   private seen = '';
 
   private async look(): Promise<string> {
-    const { init, owner, netns, endpoints, status } = JSON.parse(fs.readFileSync(this.state, 'utf8')) as Record<string, { pid: number }>;
+    const { init, owner, netns, endpoints, status } = JSON.parse(fs.readFileSync(this.state, 'utf8')) as Record<
+      string,
+      { pid: number }
+    >;
     const namespace = fs.readlinkSync(this.world.host.path(`/proc/${init?.pid}/ns/net`));
     const named = fs.statSync(this.world.host.path('/run/netns/witness')).ino;
     const link = await this.world.sh('ip -n witness -o addr show eth0');

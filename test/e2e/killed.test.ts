@@ -146,8 +146,20 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
   });
 
   test('the CLI in the foreground of a running container: as well', async () => {
-    for (const [options, left] of [[[], true], [['--rm'], false]] as const) {
-      const running = await world.spawn(['run', ...options, '--name', 'victim', 'busybox', 'sh', '-c', 'echo up; sleep 1000']);
+    for (const [options, left] of [
+      [[], true],
+      [['--rm'], false],
+    ] as const) {
+      const running = await world.spawn([
+        'run',
+        ...options,
+        '--name',
+        'victim',
+        'busybox',
+        'sh',
+        '-c',
+        'echo up; sleep 1000',
+      ]);
       await running.waitFor('up');
       running.kill('SIGKILL');
       await world.sh('minirun ps');
@@ -170,7 +182,9 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
 
   test('the loggers of a running container: it lives on, and its exit code is recorded', async () => {
     const others = new Set(find(/^\S*s6-log /));
-    const id = (await world.sh("minirun run -d --name victim busybox sh -c 'trap \"exit 7\" TERM; while :; do sleep 0.1; done'")).trim();
+    const id = (
+      await world.sh('minirun run -d --name victim busybox sh -c \'trap "exit 7" TERM; while :; do sleep 0.1; done\'')
+    ).trim();
     await killInside(...find(/^\S*s6-log /).filter((pid) => !others.has(pid)));
     await world.sh('minirun ps');
     expect(stateOf(id).status).toBe('running');
@@ -220,7 +234,9 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
     for (const file of ['lock.taken', 'lock.done']) {
       let hit = false;
       for (let boundary = 1; boundary < 40 && !hit; boundary++) {
-        const result = await world.run(['run', '--rm', '--name', 'victim', 'busybox', 'true'], { env: { MINIRUN_FAULT: `kill:${boundary}` } });
+        const result = await world.run(['run', '--rm', '--name', 'victim', 'busybox', 'true'], {
+          env: { MINIRUN_FAULT: `kill:${boundary}` },
+        });
         hit = result.stderr.includes(file);
         if (!hit) continue;
         expect(fs.existsSync(path.join(world.root, 'state.lock'))).toBe(true);
@@ -255,7 +271,9 @@ describe.skipIf(skipOrFail(missingWorld()))('a reboot', () => {
     await world.sh('minirun run -d --rm --name gone busybox sleep 1000; minirun create --name fresh busybox true');
     // What a reboot does: every process ends, interfaces, namespaces and rules are gone, the boot id is another one.
     const files = [
-      ...fs.readdirSync(path.join(world.root, 'containers')).map((entry) => path.join(world.root, 'containers', entry, 'state.json')),
+      ...fs
+        .readdirSync(path.join(world.root, 'containers'))
+        .map((entry) => path.join(world.root, 'containers', entry, 'state.json')),
       path.join(world.root, 'networks/minirun0.json'),
     ];
     await world.sh(`
@@ -267,7 +285,11 @@ describe.skipIf(skipOrFail(missingWorld()))('a reboot', () => {
       iptables -F; iptables -t nat -F; iptables -X; iptables -t nat -X
       echo 0 > /proc/sys/net/ipv4/ip_forward
     `);
-    for (const file of files) fs.writeFileSync(file, fs.readFileSync(file, 'utf8').replace(/"boot": "[^"]*"/, '"boot": "11111111-2222-3333-4444-555555555555"'));
+    for (const file of files)
+      fs.writeFileSync(
+        file,
+        fs.readFileSync(file, 'utf8').replace(/"boot": "[^"]*"/, '"boot": "11111111-2222-3333-4444-555555555555"'),
+      );
     const table = await world.sh('minirun ps -a --format "{{.Names}} {{.State}}"');
     expect(table.trim().split('\n').sort()).toEqual(['fresh created', 'victim exited']);
     expect(readJson<State>(path.join(world.root, 'containers', id, 'state.json')).exitCode).toBe(137);
