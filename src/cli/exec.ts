@@ -34,13 +34,23 @@ export function registerExec(program: Command): void {
     .option('--privileged', 'all capabilities, no seccomp filter')
     .action(async (container: string, command: string[], options: Options) => {
       if (options.tty === true && options.interactive === true && !process.stdin.isTTY) {
-        throw new MinirunError('-t with -i needs a terminal', 'standard input is none', 'Leave -t out, or run it from a terminal', { code: 125 });
+        throw new MinirunError(
+          '-t with -i needs a terminal',
+          'standard input is none',
+          'Leave -t out, or run it from a terminal',
+          { code: 125 },
+        );
       }
       const envFiles = (options.envFile ?? []).map((file) => {
         try {
           return fs.readFileSync(file, 'utf8');
         } catch {
-          throw new MinirunError(`cannot read ${file}`, 'there is no such file, or it may not be read', 'Check the path given to --env-file', { code: 125 });
+          throw new MinirunError(
+            `cannot read ${file}`,
+            'there is no such file, or it may not be read',
+            'Check the path given to --env-file',
+            { code: 125 },
+          );
         }
       });
       await reconcileFirst();

@@ -7,27 +7,60 @@ import { version } from './version.ts';
 type Register = (program: Command) => void;
 
 const commands: Record<string, { summary: string; load: () => Promise<Register> }> = {
-  run: { summary: 'Create a container and run a command in it', load: async () => (await import('./run.ts')).registerRun },
-  create: { summary: 'Create a container without starting it', load: async () => (await import('./run.ts')).registerCreate },
+  run: {
+    summary: 'Create a container and run a command in it',
+    load: async () => (await import('./run.ts')).registerRun,
+  },
+  create: {
+    summary: 'Create a container without starting it',
+    load: async () => (await import('./run.ts')).registerCreate,
+  },
   start: { summary: 'Start containers that are at rest', load: async () => (await import('./start.ts')).registerStart },
   stop: { summary: 'Stop running containers', load: async () => (await import('./stop.ts')).registerStop },
   kill: { summary: 'Send a signal to running containers', load: async () => (await import('./stop.ts')).registerKill },
   restart: { summary: 'Stop and start containers', load: async () => (await import('./stop.ts')).registerRestart },
   rm: { summary: 'Remove containers', load: async () => (await import('./rm.ts')).registerRm },
-  wait: { summary: 'Wait until containers have ended and print their exit codes', load: async () => (await import('./wait.ts')).registerWait },
+  wait: {
+    summary: 'Wait until containers have ended and print their exit codes',
+    load: async () => (await import('./wait.ts')).registerWait,
+  },
   ps: { summary: 'List containers', load: async () => (await import('./ps.ts')).registerPs },
-  inspect: { summary: 'Show everything about containers, images and networks as JSON', load: async () => (await import('./inspect.ts')).registerInspect },
+  inspect: {
+    summary: 'Show everything about containers, images and networks as JSON',
+    load: async () => (await import('./inspect.ts')).registerInspect,
+  },
   logs: { summary: "Show a container's output", load: async () => (await import('./logs.ts')).registerLogs },
-  exec: { summary: 'Run a further command in a running container', load: async () => (await import('./exec.ts')).registerExec },
-  cp: { summary: 'Copy files between a container and this machine', load: async () => (await import('./cp.ts')).registerCp },
+  exec: {
+    summary: 'Run a further command in a running container',
+    load: async () => (await import('./exec.ts')).registerExec,
+  },
+  cp: {
+    summary: 'Copy files between a container and this machine',
+    load: async () => (await import('./cp.ts')).registerCp,
+  },
   rename: { summary: 'Rename a container', load: async () => (await import('./rename.ts')).registerRename },
-  network: { summary: 'Create, list, show and remove networks', load: async () => (await import('./network.ts')).registerNetwork },
+  network: {
+    summary: 'Create, list, show and remove networks',
+    load: async () => (await import('./network.ts')).registerNetwork,
+  },
   images: { summary: 'List images', load: async () => (await import('./images.ts')).registerImages },
-  import: { summary: 'Make an image of a root filesystem in a tar archive', load: async () => (await import('./import.ts')).registerImport },
+  import: {
+    summary: 'Make an image of a root filesystem in a tar archive',
+    load: async () => (await import('./import.ts')).registerImport,
+  },
   rmi: { summary: 'Remove images', load: async () => (await import('./rmi.ts')).registerRmi },
-  info: { summary: 'Show what minirun and this machine are', load: async () => (await import('./info.ts')).registerInfo },
-  doctor: { summary: 'Check what this machine has and lacks, with remedies', load: async () => (await import('./doctor.ts')).registerDoctor },
-  system: { summary: 'Take back what killed processes have left', load: async () => (await import('./system.ts')).registerSystem },
+  info: {
+    summary: 'Show what minirun and this machine are',
+    load: async () => (await import('./info.ts')).registerInfo,
+  },
+  doctor: {
+    summary: 'Check what this machine has and lacks, with remedies',
+    load: async () => (await import('./doctor.ts')).registerDoctor,
+  },
+  system: {
+    summary: 'Take back what killed processes have left',
+    load: async () => (await import('./system.ts')).registerSystem,
+  },
   version: { summary: 'Show the version', load: async () => (await import('./info.ts')).registerVersion },
   // For supervisors only, not shown.
   reap: { summary: '', load: async () => (await import('./reap.ts')).registerReap },
@@ -66,7 +99,9 @@ async function dispatch(argv: string[]): Promise<void> {
   const command = name === undefined ? undefined : commands[name];
   if (command === undefined) {
     if (!harmless.has(name)) {
-      throw new MinirunError(`unknown command "${name}"`, undefined, 'See minirun --help for those there are', { code: 125 });
+      throw new MinirunError(`unknown command "${name}"`, undefined, 'See minirun --help for those there are', {
+        code: 125,
+      });
     }
     await help(program, rest[1]);
     return;
@@ -94,7 +129,12 @@ function takeGlobalOptions(argv: string[]): string[] {
 
 async function prepareState(): Promise<void> {
   if (process.getuid?.() !== 0) {
-    throw new MinirunError('cannot run', 'minirun makes namespaces, mounts and interfaces, which takes root', 'Run it with sudo', { code: 125 });
+    throw new MinirunError(
+      'cannot run',
+      'minirun makes namespaces, mounts and interfaces, which takes root',
+      'Run it with sudo',
+      { code: 125 },
+    );
   }
   const { ensureStateRoot } = await import('../state/paths.ts');
   ensureStateRoot();
@@ -107,7 +147,8 @@ async function help(program: Command, topic?: string): Promise<void> {
     await program.parseAsync([topic as string, '--help'], { from: 'user' });
     return;
   }
-  for (const [name, { summary }] of Object.entries(commands)) if (summary !== '') program.command(name).summary(summary).description(summary);
+  for (const [name, { summary }] of Object.entries(commands))
+    if (summary !== '') program.command(name).summary(summary).description(summary);
   program.helpCommand('help [command]', 'Show a command’s options');
   program.outputHelp();
 }
@@ -118,7 +159,9 @@ function report(error: unknown, argv: string[]): number {
   if (typeof commanderCode === 'string' && commanderCode.startsWith('commander.')) {
     if ((error as { exitCode?: number }).exitCode === 0) return 0;
     const command = argv.find((word) => word in commands);
-    const message = messageOf(error).replace(/^error: /, '').replaceAll('\n', ' ');
+    const message = messageOf(error)
+      .replace(/^error: /, '')
+      .replaceAll('\n', ' ');
     process.stderr.write(`minirun: ${message}. See minirun ${command === undefined ? '' : `${command} `}--help.\n`);
     return 125;
   }
@@ -126,7 +169,9 @@ function report(error: unknown, argv: string[]): number {
     process.stderr.write(`minirun: ${error.message.replaceAll('\n', ' ')}\n`);
     return error.code ?? 1;
   }
-  process.stderr.write(`minirun: internal error: ${messageOf(error)}. This is a bug in minirun; set MINIRUN_DEBUG=1 to see where it happened.\n`);
+  process.stderr.write(
+    `minirun: internal error: ${messageOf(error)}. This is a bug in minirun; set MINIRUN_DEBUG=1 to see where it happened.\n`,
+  );
   if (process.env.MINIRUN_DEBUG === '1' && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   return 125;
 }

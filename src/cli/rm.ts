@@ -13,7 +13,12 @@ export function registerRm(program: Command): void {
     .option('--explain', 'print the steps as a shell script instead of taking them')
     .action(async (names: string[], options: { force?: boolean; all?: boolean; explain?: boolean }) => {
       if (names.length === 0 && options.all !== true) {
-        throw new MinirunError('no container given', 'rm needs to know what to remove', 'Name containers, or use --all', { code: 125 });
+        throw new MinirunError(
+          'no container given',
+          'rm needs to know what to remove',
+          'Name containers, or use --all',
+          { code: 125 },
+        );
       }
       await reconcileFirst();
       const { findId, listContainers } = await import('../container/store.ts');

@@ -61,7 +61,8 @@ export function registerRun(program: Command): void {
     .action(async (image: string | undefined, command: string[], options: Options) => {
       const request = toRequest(image, command, options);
       const detach = options.detach === true;
-      if (detach && options.sigProxy !== 'true') refuse('--sig-proxy does not go with -d', 'there is nobody to pass signals on');
+      if (detach && options.sigProxy !== 'true')
+        refuse('--sig-proxy does not go with -d', 'there is nobody to pass signals on');
       const shown = options.explain === true;
       if (!detach && !shown && options.tty === true && options.interactive === true && !process.stdin.isTTY) {
         refuse('-t with -i needs a terminal', 'standard input is none', 'Leave -t out, or run it from a terminal');
@@ -134,7 +135,11 @@ async function writeCidfile(file: string | undefined, id: string): Promise<() =>
     fs.writeFileSync(file, id, { flag: 'wx' });
   } catch (error) {
     const exists = (error as NodeJS.ErrnoException).code === 'EEXIST';
-    refuse(`cannot write --cidfile ${file}`, exists ? 'it exists already' : 'its directory is missing or not writable', exists ? 'Delete it, or name another file' : 'Name another file');
+    refuse(
+      `cannot write --cidfile ${file}`,
+      exists ? 'it exists already' : 'its directory is missing or not writable',
+      exists ? 'Delete it, or name another file' : 'Name another file',
+    );
   }
   return () => fs.rmSync(file, { force: true });
 }
@@ -144,12 +149,16 @@ function toRequest(first: string | undefined, rest: string[], options: Options):
   const text = (name: string) => options[name] as string | undefined;
   const rootfs = text('rootfs');
   // With --rootfs there is no image: the first word is the command.
-  const [image, command] = rootfs === undefined ? [first, rest] : [undefined, first === undefined ? rest : [first, ...rest]];
-  if (image === undefined && rootfs === undefined) refuse('no image given', 'run needs to know what to run', 'For example: minirun run --rm -it alpine sh');
+  const [image, command] =
+    rootfs === undefined ? [first, rest] : [undefined, first === undefined ? rest : [first, ...rest]];
+  if (image === undefined && rootfs === undefined)
+    refuse('no image given', 'run needs to know what to run', 'For example: minirun run --rm -it alpine sh');
   const pull = text('pull') ?? 'missing';
-  if (pull !== 'missing' && pull !== 'always' && pull !== 'never') refuse(`invalid --pull "${pull}"`, 'it is no pull policy', 'Give missing, always or never');
+  if (pull !== 'missing' && pull !== 'always' && pull !== 'never')
+    refuse(`invalid --pull "${pull}"`, 'it is no pull policy', 'Give missing, always or never');
   const timeout = text('stopTimeout');
-  if (timeout !== undefined && !/^-?\d+$/.test(timeout)) refuse(`invalid --stop-timeout "${timeout}"`, 'it is no number of seconds', 'Give a whole number');
+  if (timeout !== undefined && !/^-?\d+$/.test(timeout))
+    refuse(`invalid --stop-timeout "${timeout}"`, 'it is no number of seconds', 'Give a whole number');
   return {
     image,
     command,

@@ -15,7 +15,12 @@ export function registerStart(program: Command): void {
       const { requireContainer } = await import('../container/store.ts');
       const attach = options.attach === true || options.interactive === true;
       if (attach && names.length > 1) {
-        throw new MinirunError('cannot attach to several containers', 'there is one terminal', 'Start one at a time with -a', { code: 125 });
+        throw new MinirunError(
+          'cannot attach to several containers',
+          'there is one terminal',
+          'Start one at a time with -a',
+          { code: 125 },
+        );
       }
       await forEach(
         names,

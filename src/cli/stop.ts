@@ -20,7 +20,9 @@ async function parsed(options: StopOptions): Promise<{ signal?: number; timeout?
   const { parseSignal } = await import('../container/options.ts');
   const text = options.timeout ?? options.time;
   if (text !== undefined && !/^-?\d+$/.test(text)) {
-    throw new MinirunError(`invalid timeout "${text}"`, 'it is no number of seconds', 'Give a whole number', { code: 125 });
+    throw new MinirunError(`invalid timeout "${text}"`, 'it is no number of seconds', 'Give a whole number', {
+      code: 125,
+    });
   }
   return {
     timeout: text === undefined ? undefined : Number(text),
@@ -29,27 +31,31 @@ async function parsed(options: StopOptions): Promise<{ signal?: number; timeout?
 }
 
 export function registerStop(program: Command): void {
-  stopOptions(program.command('stop').summary('Stop running containers')).action(async (names: string[], options: StopOptions) => {
-    const how = await parsed(options);
-    await reconcileFirst();
-    const { stopContainer } = await import('../container/stop.ts');
-    await forEach(names, (name) => stopContainer(name, how), { parallel: 8 });
-  });
+  stopOptions(program.command('stop').summary('Stop running containers')).action(
+    async (names: string[], options: StopOptions) => {
+      const how = await parsed(options);
+      await reconcileFirst();
+      const { stopContainer } = await import('../container/stop.ts');
+      await forEach(names, (name) => stopContainer(name, how), { parallel: 8 });
+    },
+  );
 }
 
 export function registerRestart(program: Command): void {
-  stopOptions(program.command('restart').summary('Stop and start containers')).action(async (names: string[], options: StopOptions) => {
-    const how = await parsed(options);
-    await reconcileFirst();
-    const { stopContainer } = await import('../container/stop.ts');
-    const { startDetached } = await import('../container/run.ts');
-    const { requireContainer } = await import('../container/store.ts');
-    await forEach(names, async (name) => {
-      const { id } = requireContainer(name).definition;
-      await stopContainer(name, how);
-      await startDetached(id, 'exited');
-    });
-  });
+  stopOptions(program.command('restart').summary('Stop and start containers')).action(
+    async (names: string[], options: StopOptions) => {
+      const how = await parsed(options);
+      await reconcileFirst();
+      const { stopContainer } = await import('../container/stop.ts');
+      const { startDetached } = await import('../container/run.ts');
+      const { requireContainer } = await import('../container/store.ts');
+      await forEach(names, async (name) => {
+        const { id } = requireContainer(name).definition;
+        await stopContainer(name, how);
+        await startDetached(id, 'exited');
+      });
+    },
+  );
 }
 
 export function registerKill(program: Command): void {

@@ -6,14 +6,38 @@ import { ownBinary } from '../host/launch.ts';
  * init enters it on `go` (docs/adr/0001).
  */
 export function unshareArgv(): string[] {
-  return ['unshare', '--pid', '--mount', '--uts', '--ipc', '--cgroup', '--fork', '--kill-child', '--', ownBinary, 'init'];
+  return [
+    'unshare',
+    '--pid',
+    '--mount',
+    '--uts',
+    '--ipc',
+    '--cgroup',
+    '--fork',
+    '--kill-child',
+    '--',
+    ownBinary,
+    'init',
+  ];
 }
 
 /** The command that enters all namespaces of a container but its mounts, which init enters itself. */
 export function nsenterArgv(pid: number): string[] {
   return [
-    'nsenter', '--target', String(pid), '--pid', '--net', '--uts', '--ipc', '--cgroup', '--',
-    'unshare', '--mount', '--', ownBinary, 'init',
+    'nsenter',
+    '--target',
+    String(pid),
+    '--pid',
+    '--net',
+    '--uts',
+    '--ipc',
+    '--cgroup',
+    '--',
+    'unshare',
+    '--mount',
+    '--',
+    ownBinary,
+    'init',
   ];
 }
 

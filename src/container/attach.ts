@@ -93,7 +93,9 @@ function attachTerminal(ready: Ready, stdin: boolean, signals: SignalProxy, log?
   const { takeDescriptor, resizeTerminal } = require('./terminal.ts') as typeof import('./terminal.ts');
   const master = takeDescriptor(ready.pid, ready.fds.terminal as number);
   // A terminal cannot be polled by Bun: one of its threads waits for it.
-  const output = relay(fs.createReadStream('', { fd: master, autoClose: false }), process.stdout, (chunk) => log?.write('stdout', chunk));
+  const output = relay(fs.createReadStream('', { fd: master, autoClose: false }), process.stdout, (chunk) =>
+    log?.write('stdout', chunk),
+  );
   const resize = () => resizeTerminal(master, process.stdout.rows ?? 24, process.stdout.columns ?? 80);
   const raw = stdin && process.stdin.isTTY ? new RawTerminal() : undefined;
   let ended = false;
@@ -103,7 +105,6 @@ function attachTerminal(ready: Ready, stdin: boolean, signals: SignalProxy, log?
         resize();
         process.on('SIGWINCH', resize);
       }
-      void raw?.enter();
       if (stdin) {
         const input = fs.createWriteStream('', { fd: master, autoClose: false });
         input.on('error', () => {});

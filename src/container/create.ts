@@ -15,7 +15,24 @@ import { writeJson } from '../state/json.ts';
 import { paths } from '../state/paths.ts';
 import { type ContainerState, type Definition, restingState } from './definition.ts';
 import { deleteContainer } from './finish.ts';
-import { checkHostname, checkName, checkUser, mergeEnv, parseAddHost, parseEnv, parseEnvFile, parseLabel, parseMount, parseRestart, parseSecurityOptions, parseSignal, parseSysctl, parseTmpfs, parseUlimit, parseVolume } from './options.ts';
+import {
+  checkHostname,
+  checkName,
+  checkUser,
+  mergeEnv,
+  parseAddHost,
+  parseEnv,
+  parseEnvFile,
+  parseLabel,
+  parseMount,
+  parseRestart,
+  parseSecurityOptions,
+  parseSignal,
+  parseSysctl,
+  parseTmpfs,
+  parseUlimit,
+  parseVolume,
+} from './options.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
 import { openFilesHardLimit } from './start.ts';
@@ -84,16 +101,28 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const sysctl = Object.fromEntries(request.sysctl.map((text) => parseSysctl(text, ownNetwork)));
   const restart = parseRestart(request.restart);
   if (request.autoRemove && restart.name !== 'no') {
-    throw new MinirunError('--rm and --restart exclude each other', 'a container that is removed cannot be started again', 'Leave one of them out', { code: 125 });
+    throw new MinirunError(
+      '--rm and --restart exclude each other',
+      'a container that is removed cannot be started again',
+      'Leave one of them out',
+      { code: 125 },
+    );
   }
-  const labels = Object.fromEntries([...request.labelFile.flatMap((file) => readLines('--label-file', file)), ...request.label].map(parseLabel));
+  const labels = Object.fromEntries(
+    [...request.labelFile.flatMap((file) => readLines('--label-file', file)), ...request.label].map(parseLabel),
+  );
   const addHosts = request.addHost.map(parseAddHost);
   const envFiles = request.envFile.flatMap((file) => parseEnvFile(readText('--env-file', file), process.env));
   const env = request.env.flatMap((text) => parseEnv(text, process.env) ?? []);
   if (request.hostname !== undefined) checkHostname(request.hostname);
   if (request.user !== undefined) checkUser(request.user);
   if (request.workdir !== undefined && !path.isAbsolute(request.workdir)) {
-    throw new MinirunError(`invalid working directory "${request.workdir}"`, 'it is not an absolute path', 'Give -w a path that begins with /', { code: 125 });
+    throw new MinirunError(
+      `invalid working directory "${request.workdir}"`,
+      'it is not an absolute path',
+      'Give -w a path that begins with /',
+      { code: 125 },
+    );
   }
   for (const server of request.dns) checkServer(server);
   const stopSignal = request.stopSignal === undefined ? undefined : parseSignal(request.stopSignal);
@@ -102,13 +131,25 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
 
   const image = rootfs === undefined ? await imageOf(request) : undefined;
   const config = image?.config ?? {};
-  const entrypoint = request.entrypoint === undefined ? (config.Entrypoint ?? []) : request.entrypoint === '' ? [] : [request.entrypoint];
+  const entrypoint =
+    request.entrypoint === undefined
+      ? (config.Entrypoint ?? [])
+      : request.entrypoint === ''
+        ? []
+        : [request.entrypoint];
   const usesImageCommand = request.command.length === 0 && request.entrypoint === undefined;
   const command = usesImageCommand ? (config.Cmd ?? []) : request.command;
   if (entrypoint.length + command.length === 0) {
-    throw new MinirunError('no command to run', 'neither the command line nor the image names one', `Add one: minirun run ${request.image ?? `--rootfs ${rootfs}`} sh`, { code: 125 });
+    throw new MinirunError(
+      'no command to run',
+      'neither the command line nor the image names one',
+      `Add one: minirun run ${request.image ?? `--rootfs ${rootfs}`} sh`,
+      { code: 125 },
+    );
   }
-  const hostname = request.hostname ?? (network === 'host' ? readText('hostname', '/proc/sys/kernel/hostname').trim() : id.slice(0, 12));
+  const hostname =
+    request.hostname ??
+    (network === 'host' ? readText('hostname', '/proc/sys/kernel/hostname').trim() : id.slice(0, 12));
   const definition: Definition = {
     schema: 1,
     id,
@@ -142,7 +183,13 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     rootfs: rootfs ?? files.rootfs,
     readonlyRootfs: request.readOnly,
     args: [...entrypoint, ...command],
-    env: mergeEnv([`PATH=${defaultPath}`, `HOSTNAME=${hostname}`], request.tty ? ['TERM=xterm'] : [], config.Env ?? [], envFiles, env),
+    env: mergeEnv(
+      [`PATH=${defaultPath}`, `HOSTNAME=${hostname}`],
+      request.tty ? ['TERM=xterm'] : [],
+      config.Env ?? [],
+      envFiles,
+      env,
+    ),
     cwd: request.workdir ?? (config.WorkingDir || '/'),
     user: request.user ?? config.User ?? '',
     tty: request.tty,
@@ -212,30 +259,59 @@ function checkedMounts(request: ContainerRequest): OciMount[] {
   const seen = new Set<string>();
   for (const mount of mounts) {
     if (seen.has(mount.destination)) {
-      throw new MinirunError(`duplicate mount point ${mount.destination}`, 'two mounts name it', 'Leave one of them out', { code: 125 });
+      throw new MinirunError(
+        `duplicate mount point ${mount.destination}`,
+        'two mounts name it',
+        'Leave one of them out',
+        { code: 125 },
+      );
     }
     seen.add(mount.destination);
     if (mount.type === 'bind' && !fs.existsSync(mount.source)) {
-      throw new MinirunError(`cannot mount ${mount.source}`, 'there is no such file or directory on this machine', `Create it first: mkdir -p ${mount.source}`, { code: 125 });
+      throw new MinirunError(
+        `cannot mount ${mount.source}`,
+        'there is no such file or directory on this machine',
+        `Create it first: mkdir -p ${mount.source}`,
+        { code: 125 },
+      );
     }
   }
   return mounts;
 }
 
 function checkNetwork(request: ContainerRequest): string {
-  const network = request.network === undefined || request.network === 'default' || request.network === 'bridge' ? defaultNetworkName : request.network;
+  const network =
+    request.network === undefined || request.network === 'default' || request.network === 'bridge'
+      ? defaultNetworkName
+      : request.network;
   if (request.ip !== undefined) parseAddress(request.ip);
   const shared = network === 'host' || network.startsWith('container:');
   if (request.ip !== undefined && (shared || network === 'none')) {
-    throw new MinirunError(`--ip does not go with --network ${network}`, 'the container gets no address there', 'Leave --ip out, or choose another network', { code: 125 });
+    throw new MinirunError(
+      `--ip does not go with --network ${network}`,
+      'the container gets no address there',
+      'Leave --ip out, or choose another network',
+      { code: 125 },
+    );
   }
   if (shared && request.hostname !== undefined && network !== 'host') {
-    throw new MinirunError('--hostname does not go with --network container:NAME', 'both containers have one name in the network', 'Leave -h out', { code: 125 });
+    throw new MinirunError(
+      '--hostname does not go with --network container:NAME',
+      'both containers have one name in the network',
+      'Leave -h out',
+      { code: 125 },
+    );
   }
   if (network.startsWith('container:')) {
     const other = network.slice('container:'.length);
     const id = findId(other);
-    if (id === undefined) throw new MinirunError(`cannot join the network of container "${other}"`, 'there is no such container', 'See minirun ps', { code: 125 });
+    if (id === undefined)
+      throw new MinirunError(
+        `cannot join the network of container "${other}"`,
+        'there is no such container',
+        'See minirun ps',
+        { code: 125 },
+      );
     return `container:${id}`;
   }
   if (!shared && network !== 'none' && network !== defaultNetworkName) requireNetwork(network);
@@ -244,32 +320,53 @@ function checkNetwork(request: ContainerRequest): string {
 
 function checkServer(server: string): void {
   if (/^[0-9a-fA-F:.]+$/.test(server)) return;
-  throw new MinirunError(`invalid --dns "${server}"`, 'it is not an address', 'Give the address of a DNS server', { code: 125 });
+  throw new MinirunError(`invalid --dns "${server}"`, 'it is not an address', 'Give the address of a DNS server', {
+    code: 125,
+  });
 }
 
 function checkRootfs(directory: string): string {
   const absolute = path.resolve(directory);
   if (fs.statSync(absolute, { throwIfNoEntry: false })?.isDirectory()) return absolute;
-  throw new MinirunError(`cannot use ${absolute} as a root filesystem`, 'there is no such directory', 'Unpack one there first', { code: 125 });
+  throw new MinirunError(
+    `cannot use ${absolute} as a root filesystem`,
+    'there is no such directory',
+    'Unpack one there first',
+    { code: 125 },
+  );
 }
 
 /** A static program that reaps and forwards signals as pid 1. */
 function staticInit(): string {
-  const found = ['tini-static', 'catatonit', 'docker-init'].map((name) => which(name)).find((file) => file !== undefined);
+  const found = ['tini-static', 'catatonit', 'docker-init']
+    .map((name) => which(name))
+    .find((file) => file !== undefined);
   if (found !== undefined) return found;
-  throw new MinirunError('cannot use --init', 'this machine has no static init (tini-static, catatonit)', 'Install one: apt-get install tini', { code: 125 });
+  throw new MinirunError(
+    'cannot use --init',
+    'this machine has no static init (tini-static, catatonit)',
+    'Install one: apt-get install tini',
+    { code: 125 },
+  );
 }
 
 function readText(option: string, file: string): string {
   try {
     return fs.readFileSync(file, 'utf8');
   } catch {
-    throw new MinirunError(`cannot read ${file}`, 'there is no such file, or it may not be read', `Check the path given to ${option}`, { code: 125 });
+    throw new MinirunError(
+      `cannot read ${file}`,
+      'there is no such file, or it may not be read',
+      `Check the path given to ${option}`,
+      { code: 125 },
+    );
   }
 }
 
 function readLines(option: string, file: string): string[] {
-  return readText(option, file).split(/\r?\n/).filter((line) => line.trim() !== '' && !line.startsWith('#'));
+  return readText(option, file)
+    .split(/\r?\n/)
+    .filter((line) => line.trim() !== '' && !line.startsWith('#'));
 }
 
 /** A name nobody has, in docker's style. */

@@ -28,8 +28,14 @@ export function resolvConfContent(definition: Definition, host: { resolvConf: st
   // systemd-resolved keeps the servers behind its stub in a file of their own.
   const servers = given.length > 0 ? given : usableNameservers(host.upstream);
   const options = host.resolvConf.split('\n').filter((line) => /^\s*(search|options)\b/.test(line));
-  const search = definition.dnsSearch.length > 0 ? [`search ${definition.dnsSearch.join(' ')}`] : options.filter((line) => line.includes('search'));
-  const option = definition.dnsOptions.length > 0 ? [`options ${definition.dnsOptions.join(' ')}`] : options.filter((line) => line.includes('options'));
+  const search =
+    definition.dnsSearch.length > 0
+      ? [`search ${definition.dnsSearch.join(' ')}`]
+      : options.filter((line) => line.includes('search'));
+  const option =
+    definition.dnsOptions.length > 0
+      ? [`options ${definition.dnsOptions.join(' ')}`]
+      : options.filter((line) => line.includes('options'));
   return [...servers.map((server) => `nameserver ${server}`), ...search, ...option, ''].join('\n');
 }
 

@@ -43,15 +43,24 @@ export async function execInContainer(reference: string, request: ExecRequest): 
     : request.tty
       ? 'pty'
       : { stdin: request.interactive ? 'pipe' : 'null', stdout: 'pipe', stderr: 'pipe' };
-  child.send({ type: 'join', pid, process: target, seccomp: request.privileged ? 'unconfined' : spec.linux.seccomp, stdio } satisfies Join);
+  child.send({
+    type: 'join',
+    pid,
+    process: target,
+    seccomp: request.privileged ? 'unconfined' : spec.linux.seccomp,
+    stdio,
+  } satisfies Join);
   const ready = readyOf(child, (await child.receive()) as Ready | Failure | undefined);
   const status = openStatus(ready);
-  const foreground = request.detach ? undefined : attach(ready, { tty: request.tty, stdin: request.interactive, signals });
+  const foreground = request.detach
+    ? undefined
+    : attach(ready, { tty: request.tty, stdin: request.interactive, signals });
   try {
     child.send({ type: 'go' });
     foreground?.begin(ready.pid);
     const failure = await status;
-    if (failure !== undefined) throw new MinirunError(failure.what, failure.why, failure.remedy, { code: failure.code });
+    if (failure !== undefined)
+      throw new MinirunError(failure.what, failure.why, failure.remedy, { code: failure.code });
     if (foreground === undefined) {
       child.release();
       return 0;
@@ -67,13 +76,34 @@ export async function execInContainer(reference: string, request: ExecRequest): 
 
 /** The process that `exec` adds: the container's own with what was asked for. Pure. */
 export function planExec(own: OciProcess, request: ExecRequest): OciProcess {
-  const env = mergeEnv(own.env, request.tty ? ['TERM=xterm'] : [], request.envFiles.flatMap((content) => parseEnvFile(content, process.env)), request.env.flatMap((text) => parseEnv(text, process.env) ?? []));
+  const env = mergeEnv(
+    own.env,
+    request.tty ? ['TERM=xterm'] : [],
+    request.envFiles.flatMap((content) => parseEnvFile(content, process.env)),
+    request.env.flatMap((text) => parseEnv(text, process.env) ?? []),
+  );
   const capabilities = request.privileged
-    ? { bounding: [...capabilityNames], effective: [...capabilityNames], permitted: [...capabilityNames], inheritable: [], ambient: [] }
+    ? {
+        bounding: [...capabilityNames],
+        effective: [...capabilityNames],
+        permitted: [...capabilityNames],
+        inheritable: [],
+        ambient: [],
+      }
     : own.capabilities;
-  const consoleSize = request.tty && process.stdout.isTTY ? { height: process.stdout.rows, width: process.stdout.columns } : undefined;
+  const consoleSize =
+    request.tty && process.stdout.isTTY ? { height: process.stdout.rows, width: process.stdout.columns } : undefined;
   const cwd = request.workdir ?? own.cwd;
-  return { ...own, args: request.command, env, capabilities, terminal: request.tty, consoleSize, cwd, user: userOf(own, request) };
+  return {
+    ...own,
+    args: request.command,
+    env,
+    capabilities,
+    terminal: request.tty,
+    consoleSize,
+    cwd,
+    user: userOf(own, request),
+  };
 }
 
 function userOf(own: OciProcess, request: ExecRequest): OciProcess['user'] {
@@ -82,6 +112,11 @@ function userOf(own: OciProcess, request: ExecRequest): OciProcess['user'] {
 
 function readyOf(child: Child, message: Ready | Failure | undefined): Ready {
   if (message?.type === 'ready') return message;
-  if (message?.type === 'failed') throw new MinirunError(message.what, message.why, message.remedy, { code: message.code });
-  throw new MinirunError('cannot enter the container', child.stderr().trim().split('\n').at(-1) || 'it has just ended', 'See minirun ps');
+  if (message?.type === 'failed')
+    throw new MinirunError(message.what, message.why, message.remedy, { code: message.code });
+  throw new MinirunError(
+    'cannot enter the container',
+    child.stderr().trim().split('\n').at(-1) || 'it has just ended',
+    'See minirun ps',
+  );
 }

@@ -20,12 +20,24 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
   const { definition, spec } = draft;
   const place = networkOf(definition);
   const named = place.kind === 'own' && place.name !== 'none' ? networkNamed(place.name) : undefined;
-  const endpoint = named && endpointOf(named, allocate({ ...named, leases: { ...named.leases } }, definition.id, definition.address), 'eth0', defaultMtu());
+  const endpoint =
+    named &&
+    endpointOf(
+      named,
+      allocate({ ...named, leases: { ...named.leases } }, definition.id, definition.address),
+      'eth0',
+      defaultMtu(),
+    );
   const sections: Section[] = [
     { title: 'Files of the container', steps: fileSteps(definition, spec, endpoint) },
     ...(named === undefined ? [] : [networkSection(named)]),
     ...(place.kind === 'own'
-      ? [{ title: 'Network stack of the container', steps: planConnection(namespaceName(definition), endpoint === undefined ? [] : [endpoint], hasIpv6()) }]
+      ? [
+          {
+            title: 'Network stack of the container',
+            steps: planConnection(namespaceName(definition), endpoint === undefined ? [] : [endpoint], hasIpv6()),
+          },
+        ]
       : []),
     { title: 'The process', steps: [processStep(definition, spec, detach)] },
   ];
@@ -46,11 +58,15 @@ function variablesOf({ id, layers }: Definition): Record<string, string> {
 export async function explainRemove(reference: string): Promise<string> {
   const { definition, state } = requireContainer(reference);
   const spec = readSpec(definition.id);
-  return renderScript(`Container ${definition.name}: "delete" is what "minirun rm -f ${definition.name}" does, as a person would type it.`, [
-    { title: 'Files of the container', steps: fileSteps(definition, spec, state.endpoints[0]) },
-    { title: 'Network stack of the container', steps: readSteps(definition.id) },
-    { title: 'The process', steps: [processStep(definition, spec, true, state.init?.pid)] },
-  ], variablesOf(definition));
+  return renderScript(
+    `Container ${definition.name}: "delete" is what "minirun rm -f ${definition.name}" does, as a person would type it.`,
+    [
+      { title: 'Files of the container', steps: fileSteps(definition, spec, state.endpoints[0]) },
+      { title: 'Network stack of the container', steps: readSteps(definition.id) },
+      { title: 'The process', steps: [processStep(definition, spec, true, state.init?.pid)] },
+    ],
+    variablesOf(definition),
+  );
 }
 
 function networkNamed(name: string): Network {
@@ -63,7 +79,9 @@ function fileSteps(definition: Definition, spec: OciSpec, endpoint: Endpoint | u
   return steps.map((step, index) => ({
     ...step,
     apply: step.apply.map((command) =>
-      command.tool === 'file' && command.path === hosts ? { ...command, content: hostsContent(definition, spec.hostname, endpoint?.address) } : command,
+      command.tool === 'file' && command.path === hosts
+        ? { ...command, content: hostsContent(definition, spec.hostname, endpoint?.address) }
+        : command,
     ),
     undo: index === 0 ? [{ tool: 'remove', path: directory }] : [],
   }));
@@ -77,16 +95,35 @@ function processStep(definition: Definition, spec: OciSpec, detach: boolean, run
   const { directory } = containerFiles(definition.id);
   const pidFile = `${directory}/pid`;
   const place = networkOf(definition);
-  const enter = place.kind === 'own' ? `ip netns exec ${word(namespaceName(definition))} ` : place.kind === 'joined' ? `nsenter --net=${word(place.netns)} ` : '';
+  const enter =
+    place.kind === 'own'
+      ? `ip netns exec ${word(namespaceName(definition))} `
+      : place.kind === 'joined'
+        ? `nsenter --net=${word(place.netns)} `
+        : '';
   const inner = innerScript(definition, spec);
-  const command = [`${enter}unshare --pid --mount --uts --ipc --cgroup --fork --kill-child sh -e -c '`, ...inner.map((line) => `  ${line.replaceAll("'", "'\\''")}`)];
+  const command = [
+    `${enter}unshare --pid --mount --uts --ipc --cgroup --fork --kill-child sh -e -c '`,
+    ...inner.map((line) => `  ${line.replaceAll("'", "'\\''")}`),
+  ];
   return {
     id: 'process',
     why:
       'The command becomes pid 1 of new namespaces. init, which is minirun itself, makes the same mounts by system calls; it also ' +
       'changes the root with pivot_root(2) instead of chroot, loads a seccomp filter that no tool can load, and hides the paths that are masked here.',
-    apply: [{ tool: 'process', script: [...command, detach ? `' </dev/null >/dev/null 2>&1 & echo $! >${word(pidFile)}` : "'"].join('\n') }],
-    undo: [{ tool: 'process', script: running === undefined ? `[ -s ${word(pidFile)} ] && kill -9 "$(cat ${word(pidFile)})"` : `kill -9 ${running}` }],
+    apply: [
+      {
+        tool: 'process',
+        script: [...command, detach ? `' </dev/null >/dev/null 2>&1 & echo $! >${word(pidFile)}` : "'"].join('\n'),
+      },
+    ],
+    undo: [
+      {
+        tool: 'process',
+        script:
+          running === undefined ? `[ -s ${word(pidFile)} ] && kill -9 "$(cat ${word(pidFile)})"` : `kill -9 ${running}`,
+      },
+    ],
   };
 }
 
@@ -96,22 +133,31 @@ function innerScript(definition: Definition, spec: OciSpec): string[] {
   const root = spec.root.path;
   const lines =
     definition.rootfs === undefined
-      ? [`mount -t overlay -o nodev,lowerdir=${definition.layers.join(':')},upperdir=${upper},workdir=${work} overlay ${word(root)}`]
+      ? [
+          `mount -t overlay -o nodev,lowerdir=${definition.layers.join(':')},upperdir=${upper},workdir=${work} overlay ${word(root)}`,
+        ]
       : [`mount --rbind ${word(root)} ${word(root)}`];
   lines.push(`cd ${word(root)}`);
   for (const mount of spec.mounts) {
     lines.push(...mountLines(mount));
     if (mount.destination === '/dev' && mount.type === 'tmpfs') {
-      for (const { path, type, major, minor, fileMode } of spec.linux.devices) lines.push(`mknod -m ${fileMode.toString(8)} ${inside(path)} ${type} ${major} ${minor}`);
+      for (const { path, type, major, minor, fileMode } of spec.linux.devices)
+        lines.push(`mknod -m ${fileMode.toString(8)} ${inside(path)} ${type} ${major} ${minor}`);
       lines.push('ln -s pts/ptmx dev/ptmx', 'ln -s /proc/self/fd dev/fd');
-      for (const [fd, name] of ['stdin', 'stdout', 'stderr'].entries()) lines.push(`ln -s /proc/self/fd/${fd} dev/${name}`);
+      for (const [fd, name] of ['stdin', 'stdout', 'stderr'].entries())
+        lines.push(`ln -s /proc/self/fd/${fd} dev/${name}`);
     }
   }
   lines.push(`hostname ${word(spec.hostname)}`);
-  for (const [key, value] of Object.entries(spec.linux.sysctl)) lines.push(`echo ${word(value)} >proc/sys/${key.replaceAll('.', '/')}`);
+  for (const [key, value] of Object.entries(spec.linux.sysctl))
+    lines.push(`echo ${word(value)} >proc/sys/${key.replaceAll('.', '/')}`);
   const { readonlyPaths, maskedPaths } = spec.linux;
   if (readonlyPaths.length > 0) {
-    lines.push(`for p in ${readonlyPaths.map(inside).join(' ')}; do`, '  if [ -e $p ]; then mount --rbind $p $p; mount -o remount,bind,ro $p; fi', 'done');
+    lines.push(
+      `for p in ${readonlyPaths.map(inside).join(' ')}; do`,
+      '  if [ -e $p ]; then mount --rbind $p $p; mount -o remount,bind,ro $p; fi',
+      'done',
+    );
   }
   if (maskedPaths.length > 0) {
     lines.push(
@@ -125,7 +171,10 @@ function innerScript(definition: Definition, spec: OciSpec): string[] {
     if (type === 'RLIMIT_NOFILE') lines.push(`ulimit -Sn ${soft}`, `ulimit -Hn ${hard}`);
   }
   const kept = new Set(spec.process.capabilities.bounding);
-  const dropped = kept.size === capabilityNames.length ? '' : `--bounding-set=-all${[...kept].map((name) => `,+${name.slice(4).toLowerCase()}`).join('')} `;
+  const dropped =
+    kept.size === capabilityNames.length
+      ? ''
+      : `--bounding-set=-all${[...kept].map((name) => `,+${name.slice(4).toLowerCase()}`).join('')} `;
   const user = spec.process.user.username === '' ? '' : `--userspec=${word(spec.process.user.username)} `;
   const env = spec.process.env.map(word).join(' ');
   const change = spec.process.cwd === '/' ? '' : `sh -c ${word(`cd ${word(spec.process.cwd)} && exec "$@"`)} sh `;

@@ -21,7 +21,12 @@ export class ForegroundLog {
     if (!this.enabled) return;
     let pipe = this.pipes.get(stream);
     if (pipe === undefined) {
-      const argv = loggerArgv(`${this.directory}/${stream}`) ?? ['sh', '-c', 'exec cat >>"$0"', `${this.directory}/plain`];
+      const argv = loggerArgv(`${this.directory}/${stream}`) ?? [
+        'sh',
+        '-c',
+        'exec cat >>"$0"',
+        `${this.directory}/plain`,
+      ];
       pipe = new LogPipe(argv, this.directory);
       this.pipes.set(stream, pipe);
     }

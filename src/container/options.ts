@@ -12,7 +12,9 @@ function invalid(option: string, value: string, why: string, remedy: string): Mi
 /** Number of a signal given as `TERM`, `SIGTERM`, `term` or `15`. @throws MinirunError for another */
 export function parseSignal(text: string): number {
   const name = text.toUpperCase();
-  const number = /^\d+$/.test(text) ? Number(text) : os.constants.signals[(name.startsWith('SIG') ? name : `SIG${name}`) as NodeJS.Signals];
+  const number = /^\d+$/.test(text)
+    ? Number(text)
+    : os.constants.signals[(name.startsWith('SIG') ? name : `SIG${name}`) as NodeJS.Signals];
   if (number !== undefined && number >= 1 && number <= 64) return number;
   throw invalid('signal', text, 'Linux has none of that name', 'Give a name such as TERM or a number from 1 to 64');
 }
@@ -27,7 +29,24 @@ export function parseRestart(text: string): RestartPolicy {
   return { name: name as RestartPolicy['name'], maximum: Number(count ?? 0) };
 }
 
-const limits = ['cpu', 'fsize', 'data', 'stack', 'core', 'rss', 'nproc', 'nofile', 'memlock', 'as', 'locks', 'sigpending', 'msgqueue', 'nice', 'rtprio', 'rttime'];
+const limits = [
+  'cpu',
+  'fsize',
+  'data',
+  'stack',
+  'core',
+  'rss',
+  'nproc',
+  'nofile',
+  'memlock',
+  'as',
+  'locks',
+  'sigpending',
+  'msgqueue',
+  'nice',
+  'rtprio',
+  'rttime',
+];
 
 /** `nofile=1024:2048`, `core=-1`; -1 and `unlimited` are no limit. */
 export function parseUlimit(text: string): OciRlimit {
@@ -39,22 +58,35 @@ export function parseUlimit(text: string): OciRlimit {
   const soft = number(match[2] as string);
   const hard = match[3] === undefined ? soft : number(match[3]);
   const exceeds = hard !== -1 && (soft === -1 || soft > hard);
-  if (exceeds) throw invalid('--ulimit', text, 'the soft limit is above the hard one', 'Give SOFT:HARD with SOFT not above HARD');
+  if (exceeds)
+    throw invalid('--ulimit', text, 'the soft limit is above the hard one', 'Give SOFT:HARD with SOFT not above HARD');
   return { type: `RLIMIT_${(match[1] as string).toUpperCase()}`, soft, hard };
 }
 
 /** `key=value` of a sysctl in a namespace of the container. */
 export function parseSysctl(text: string, ownNetwork: boolean): [string, string] {
   const match = /^([a-zA-Z0-9_.\-/]+)=(.*)$/.exec(text);
-  if (match === null) throw invalid('--sysctl', text, 'it is not of the form KEY=VALUE', 'For example net.ipv4.ip_forward=1');
+  if (match === null)
+    throw invalid('--sysctl', text, 'it is not of the form KEY=VALUE', 'For example net.ipv4.ip_forward=1');
   const [, key, value] = match as unknown as [string, string, string];
   const inIpc = /^(kernel\.(shm|msg|sem)|fs\.mqueue\.)/.test(key);
-  if (key.split(/[./]/).includes('')) throw invalid('--sysctl', text, 'the key is malformed', 'For example net.ipv4.ip_forward=1');
+  if (key.split(/[./]/).includes(''))
+    throw invalid('--sysctl', text, 'the key is malformed', 'For example net.ipv4.ip_forward=1');
   if (key.startsWith('net.') && !ownNetwork) {
-    throw invalid('--sysctl', text, "the container shares another's network, whose settings it would change", 'Leave it out, or give the container a network of its own');
+    throw invalid(
+      '--sysctl',
+      text,
+      "the container shares another's network, whose settings it would change",
+      'Leave it out, or give the container a network of its own',
+    );
   }
   if (!key.startsWith('net.') && !inIpc) {
-    throw invalid('--sysctl', text, 'this setting belongs to the whole machine, not to the container', 'Only net.*, kernel.shm*, kernel.msg*, kernel.sem and fs.mqueue.* are a container’s own');
+    throw invalid(
+      '--sysctl',
+      text,
+      'this setting belongs to the whole machine, not to the container',
+      'Only net.*, kernel.shm*, kernel.msg*, kernel.sem and fs.mqueue.* are a container’s own',
+    );
   }
   return [key, value];
 }
@@ -100,25 +132,53 @@ export function parseAddHost(text: string): [string, string] {
 
 /** An absolute, clean path in the container. */
 function target(option: string, text: string, place: string): string {
-  if (!path.isAbsolute(place)) throw invalid(option, text, `${place || 'the place in the container'} is not an absolute path`, 'Give a path that begins with /');
+  if (!path.isAbsolute(place))
+    throw invalid(
+      option,
+      text,
+      `${place || 'the place in the container'} is not an absolute path`,
+      'Give a path that begins with /',
+    );
   const clean = path.normalize(place).replace(/(.)\/$/, '$1');
-  if (clean === '/') throw invalid(option, text, 'nothing can be mounted on the root of the container', 'Name a directory in it');
+  if (clean === '/')
+    throw invalid(option, text, 'nothing can be mounted on the root of the container', 'Name a directory in it');
   return clean;
 }
 
 const bindModes: Record<string, string[]> = {
-  rw: [], ro: ['ro'], z: [], Z: [], cached: [], delegated: [], consistent: [],
-  rprivate: ['rprivate'], private: ['private'], rslave: ['rslave'], slave: ['slave'], rshared: ['rshared'], shared: ['shared'],
+  rw: [],
+  ro: ['ro'],
+  z: [],
+  Z: [],
+  cached: [],
+  delegated: [],
+  consistent: [],
+  rprivate: ['rprivate'],
+  private: ['private'],
+  rslave: ['rslave'],
+  slave: ['slave'],
+  rshared: ['rshared'],
+  shared: ['shared'],
 };
 
 /** `-v SOURCE:TARGET[:ro|rw|…]`, a bind mount. Relative sources count from `directory`. */
 export function parseVolume(text: string, directory: string): OciMount {
   const [source = '', destination, modes = '', ...rest] = text.split(':');
   if (destination === undefined || rest.length > 0) {
-    throw invalid('-v', text, 'it is not of the form SOURCE:TARGET[:MODE]', 'Name a directory of the host: -v /data:/data');
+    throw invalid(
+      '-v',
+      text,
+      'it is not of the form SOURCE:TARGET[:MODE]',
+      'Name a directory of the host: -v /data:/data',
+    );
   }
   if (!/^[./~]/.test(source)) {
-    throw invalid('-v', text, 'named volumes are not built yet', `Name a directory of the host: -v "$PWD/${source || 'data'}:${destination}"`);
+    throw invalid(
+      '-v',
+      text,
+      'named volumes are not built yet',
+      `Name a directory of the host: -v "$PWD/${source || 'data'}:${destination}"`,
+    );
   }
   const options = modes
     .split(',')
@@ -137,7 +197,14 @@ function bindMount(source: string, destination: string, options: readonly string
 
 /** `--mount type=bind,source=…,target=…[,readonly]` and `type=tmpfs,target=…[,tmpfs-size=…,tmpfs-mode=…]`. */
 export function parseMount(text: string, directory: string): OciMount {
-  const fields = new Map(text.split(',').map((field) => [field.split('=', 1)[0] as string, field.includes('=') ? field.slice(field.indexOf('=') + 1) : 'true']));
+  const fields = new Map(
+    text
+      .split(',')
+      .map((field) => [
+        field.split('=', 1)[0] as string,
+        field.includes('=') ? field.slice(field.indexOf('=') + 1) : 'true',
+      ]),
+  );
   const take = (...names: string[]) => {
     for (const name of names) {
       const value = fields.get(name);
@@ -149,7 +216,8 @@ export function parseMount(text: string, directory: string): OciMount {
   const type = take('type') ?? 'volume';
   const destination = target('--mount', text, take('target', 'destination', 'dst') ?? '');
   const wanted = take('readonly', 'ro') ?? 'false';
-  if (!['true', '1', 'false', '0'].includes(wanted)) throw invalid('--mount', text, `readonly is true or false, not "${wanted}"`, 'Add readonly, or leave it out');
+  if (!['true', '1', 'false', '0'].includes(wanted))
+    throw invalid('--mount', text, `readonly is true or false, not "${wanted}"`, 'Add readonly, or leave it out');
   const readonly = ['true', '1'].includes(wanted) ? ['ro'] : [];
   let mount: OciMount;
   if (type === 'bind') {
@@ -157,18 +225,36 @@ export function parseMount(text: string, directory: string): OciMount {
     if (source === undefined) throw invalid('--mount', text, 'a bind mount needs a source', 'Add source=DIRECTORY');
     const propagation = take('bind-propagation');
     if (propagation !== undefined && !/^r?(private|slave|shared)$/.test(propagation)) {
-      throw invalid('--mount', text, `unknown bind-propagation "${propagation}"`, 'Give rprivate, private, rslave, slave, rshared or shared');
+      throw invalid(
+        '--mount',
+        text,
+        `unknown bind-propagation "${propagation}"`,
+        'Give rprivate, private, rslave, slave, rshared or shared',
+      );
     }
-    mount = bindMount(path.resolve(directory, source), destination, [...readonly, ...(propagation === undefined ? [] : [propagation])]);
+    mount = bindMount(path.resolve(directory, source), destination, [
+      ...readonly,
+      ...(propagation === undefined ? [] : [propagation]),
+    ]);
   } else if (type === 'tmpfs') {
     const size = take('tmpfs-size');
     const mode = take('tmpfs-mode');
-    mount = tmpfsMount(destination, [...readonly, ...(size ? [`size=${size}`] : []), ...(mode ? [`mode=${mode}`] : [])]);
+    mount = tmpfsMount(destination, [
+      ...readonly,
+      ...(size ? [`size=${size}`] : []),
+      ...(mode ? [`mode=${mode}`] : []),
+    ]);
   } else {
     throw invalid('--mount', text, `mounts of type ${type} are not built yet`, 'Give type=bind or type=tmpfs');
   }
   const unknown = [...fields.keys()][0];
-  if (unknown !== undefined) throw invalid('--mount', text, `unknown field "${unknown}"`, 'Fields are type, source, target, readonly, bind-propagation, tmpfs-size, tmpfs-mode');
+  if (unknown !== undefined)
+    throw invalid(
+      '--mount',
+      text,
+      `unknown field "${unknown}"`,
+      'Fields are type, source, target, readonly, bind-propagation, tmpfs-size, tmpfs-mode',
+    );
   return mount;
 }
 
@@ -188,32 +274,52 @@ export function parseTmpfs(text: string): OciMount {
 /** Docker's rule, plus one: a name is also the name of a file in /run/netns. */
 export function checkName(name: string, pattern: RegExp): string {
   if (pattern.test(name) && name.length <= 200) return name;
-  throw invalid('container name', name, 'names are letters, digits, "_", "." and "-", at least two, and begin with a letter or digit', 'Choose such a --name');
+  throw invalid(
+    'container name',
+    name,
+    'names are letters, digits, "_", "." and "-", at least two, and begin with a letter or digit',
+    'Choose such a --name',
+  );
 }
 
 /** At most 63 characters, as the kernel and DNS have it. */
 export function checkHostname(name: string): string {
   if (/^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?$/.test(name)) return name;
-  throw invalid('hostname', name, 'a hostname has letters, digits, "-" and ".", and at most 63 characters', 'Choose such a -h');
+  throw invalid(
+    'hostname',
+    name,
+    'a hostname has letters, digits, "-" and ".", and at most 63 characters',
+    'Choose such a -h',
+  );
 }
 
 /** Refuses ids that no Linux program handles well, before anything is made. Names are looked up in the image later. */
 export function checkUser(text: string): string {
   for (const part of text.split(':')) {
-    if (/^\d+$/.test(part) && Number(part) > 2 ** 31 - 1) throw invalid('user', text, `ids go from 0 to ${2 ** 31 - 1}`, 'Choose a smaller id');
+    if (/^\d+$/.test(part) && Number(part) > 2 ** 31 - 1)
+      throw invalid('user', text, `ids go from 0 to ${2 ** 31 - 1}`, 'Choose a smaller id');
     if (/^-\d/.test(part)) throw invalid('user', text, 'ids are not negative', 'Choose a uid from 0 up');
   }
   return text;
 }
 
 /** `--security-opt`: what minirun has of it. */
-export function parseSecurityOptions(options: readonly string[]): { noNewPrivileges: boolean; seccomp: 'default' | 'unconfined' } {
+export function parseSecurityOptions(options: readonly string[]): {
+  noNewPrivileges: boolean;
+  seccomp: 'default' | 'unconfined';
+} {
   const result = { noNewPrivileges: false, seccomp: 'default' as 'default' | 'unconfined' };
   for (const option of options) {
     if (/^no-new-privileges([:=]true)?$|^no-new-privs$/.test(option)) result.noNewPrivileges = true;
     else if (/^no-new-privileges[:=]false$/.test(option)) result.noNewPrivileges = false;
     else if (/^seccomp[=:]unconfined$/.test(option)) result.seccomp = 'unconfined';
-    else throw invalid('--security-opt', option, 'it is not built yet', 'Known are no-new-privileges and seccomp=unconfined');
+    else
+      throw invalid(
+        '--security-opt',
+        option,
+        'it is not built yet',
+        'Known are no-new-privileges and seccomp=unconfined',
+      );
   }
   return result;
 }

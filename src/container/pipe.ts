@@ -16,7 +16,8 @@ export async function* readPipe(fd: number): AsyncGenerator<Buffer> {
     return;
   }
   try {
-    for await (const chunk of Bun.file(fd).stream()) yield Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    for await (const chunk of Bun.file(fd).stream())
+      yield Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
   } finally {
     fs.closeSync(fd);
   }

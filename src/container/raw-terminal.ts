@@ -1,4 +1,5 @@
 import { type Child, launch } from '../host/launch.ts';
+import { terminalSettings } from '../host/terminal.ts';
 
 /**
  * The guard: a shell in a session of its own, so that what ends minirun's process group leaves it alone. It puts the
@@ -7,35 +8,29 @@ import { type Child, launch } from '../host/launch.ts';
  */
 const guardScript = `
 trap '' HUP INT QUIT TERM TSTP TTIN TTOU PIPE
-saved=$(stty -g) || exit
-echo '{}' >&3
-read -r word <&3 || exit
+read -r word <&3 || { stty "$1"; exit; }
 raw=$(stty -g)
 read -r word <&3 && exit
-[ "$(stty -g)" = "$raw" ] && stty "$saved"`;
+[ "$(stty -g)" = "$raw" ] && stty "$1"`;
 
 /** The user's terminal in raw mode: what is typed reaches the container as it is. It is put back even after a SIGKILL. */
 export class RawTerminal {
-  private readonly guard: Child = launch(['sh', '-c', guardScript], {}, 0);
-  private state: 'waiting' | 'raw' | 'left' = 'waiting';
+  private readonly guard: Child | undefined;
 
-  /** Makes the terminal raw as soon as the guard knows how it was. */
-  async enter(): Promise<void> {
-    await this.guard.receive();
-    if (this.state !== 'waiting') return;
-    this.state = 'raw';
+  /**
+   * To be made before the command begins: a shell asks the terminal where the cursor is, and the answer must not be
+   * echoed, nor wait for the end of a line.
+   */
+  constructor() {
+    const settings = terminalSettings();
+    if (settings !== undefined) this.guard = launch(['sh', '-c', guardScript, 'minirun-terminal', settings], {}, 0);
     process.stdin.setRawMode(true);
-    this.guard.send('raw');
+    this.guard?.send('raw');
   }
 
   /** Puts the terminal back, and dismisses the guard. */
   leave(): void {
-    if (this.state === 'raw') {
-      process.stdin.setRawMode(false);
-      this.guard.send('left');
-    } else {
-      this.guard.release();
-    }
-    this.state = 'left';
+    process.stdin.setRawMode(false);
+    this.guard?.send('left');
   }
 }

@@ -30,7 +30,18 @@ export async function reap(id: string): Promise<void> {
   const { definition, state } = container;
   if (shouldRestart(definition.restart, state, ending.exitCode)) {
     const delay = nextDelay(state, Date.now());
-    const argv = ['sh', '-c', `trap '' HUP INT; sleep ${delay / 1000}; exec "$@"`, 'minirun-restart', ownBinary, '--root', stateRoot(), 'reap', '--restart', id];
+    const argv = [
+      'sh',
+      '-c',
+      `trap '' HUP INT; sleep ${delay / 1000}; exec "$@"`,
+      'minirun-restart',
+      ownBinary,
+      '--root',
+      stateRoot(),
+      'reap',
+      '--restart',
+      id,
+    ];
     const waiting = processRef(launchBackground(argv));
     await finish(id, ending, 'restarting', { owner: waiting });
     return;
@@ -59,7 +70,11 @@ function isOurs({ owner }: Pick<ContainerState, 'owner'>): boolean {
 }
 
 /** Whether the policy wants it started again: docker's rules. Pure. */
-export function shouldRestart(policy: RestartPolicy, state: Pick<ContainerState, 'stoppedByUser' | 'restartCount'>, exitCode: number): boolean {
+export function shouldRestart(
+  policy: RestartPolicy,
+  state: Pick<ContainerState, 'stoppedByUser' | 'restartCount'>,
+  exitCode: number,
+): boolean {
   if (state.stoppedByUser || policy.name === 'no') return false;
   if (policy.name !== 'on-failure') return true;
   return exitCode !== 0 && (policy.maximum === 0 || state.restartCount < policy.maximum);

@@ -4,6 +4,7 @@ import { MinirunErrors, messageOf } from '../errors.ts';
 import { removeTree } from '../host/executor.ts';
 import { bootId, isAlive } from '../host/process.ts';
 import { claimAbandoned, tearDown } from '../network/lifecycle.ts';
+import { listNetworks } from '../network/store.ts';
 import { readJson, sweepTemporaries } from '../state/json.ts';
 import { sweepLocks } from '../state/lock.ts';
 import { paths, stateRoot } from '../state/paths.ts';
@@ -44,6 +45,10 @@ export async function reconcile(lingering = false): Promise<string[]> {
     const state = readState(id);
     if (state === undefined || isSettled(state)) continue;
     await attempt(() => reclaim(id));
+  }
+  if (listNetworks().some((network) => 'transient' in network)) {
+    const { finishInterruptedChanges } = await import('../network/manage.ts');
+    await attempt(finishInterruptedChanges);
   }
   await attempt(async () => {
     const departure = await claimAbandoned(lingering);

@@ -1,9 +1,10 @@
+import fs from 'node:fs';
 import { attachForeground, type Foreground, SignalProxy } from './attach.ts';
 import { type Draft, writeContainer } from './create.ts';
 import { finish } from './finish.ts';
 import { startContainer } from './start.ts';
 import { atRest } from './stop.ts';
-import { requireContainer } from './store.ts';
+import { containerFiles, requireContainer } from './store.ts';
 
 /** `run -d`: returns the id once the command runs; a supervisor stays with it. */
 export async function runDetached(draft: Draft): Promise<string> {
@@ -60,6 +61,8 @@ function commandExit(code: number, complaint: string): number {
 }
 
 async function finishForeground(id: string, exitCode: number, autoRemove: boolean): Promise<void> {
+  // As a supervisor does: whoever waits for it learns the code even when the container is removed right away.
+  fs.writeFileSync(containerFiles(id).exit, `${exitCode}\n`);
   const done = await finish(id, { exitCode }, autoRemove ? 'removed' : 'exited', { linger: true });
   // `rm -f` or `stop` in another terminal is taking it down: wait until it has.
   if (!done) await atRest(id, Number.POSITIVE_INFINITY);

@@ -37,9 +37,19 @@ export interface SpecInput {
 const containerInit = '/sbin/minirun-init';
 
 const masked = [
-  '/proc/acpi', '/proc/asound', '/proc/interrupts', '/proc/kcore', '/proc/keys', '/proc/latency_stats',
-  '/proc/sched_debug', '/proc/scsi', '/proc/timer_list', '/proc/timer_stats', '/sys/devices/virtual/powercap',
-  '/sys/firmware', '/sys/fs/selinux',
+  '/proc/acpi',
+  '/proc/asound',
+  '/proc/interrupts',
+  '/proc/kcore',
+  '/proc/keys',
+  '/proc/latency_stats',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/sys/devices/virtual/powercap',
+  '/sys/firmware',
+  '/sys/fs/selinux',
 ];
 const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
@@ -60,7 +70,12 @@ function systemMounts(privileged: boolean): OciMount[] {
   const ro = privileged ? [] : ['ro'];
   return [
     { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid', 'noexec', 'nodev'] },
-    { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'] },
+    {
+      destination: '/dev',
+      type: 'tmpfs',
+      source: 'tmpfs',
+      options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'],
+    },
     {
       destination: '/dev/pts',
       type: 'devpts',
@@ -68,7 +83,12 @@ function systemMounts(privileged: boolean): OciMount[] {
       options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'],
     },
     { destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: ['nosuid', 'noexec', 'nodev'] },
-    { destination: '/dev/shm', type: 'tmpfs', source: 'shm', options: ['nosuid', 'noexec', 'nodev', 'mode=1777', 'size=65536k'] },
+    {
+      destination: '/dev/shm',
+      type: 'tmpfs',
+      source: 'shm',
+      options: ['nosuid', 'noexec', 'nodev', 'mode=1777', 'size=65536k'],
+    },
     { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', ...ro] },
     { destination: '/sys/fs/cgroup', type: 'cgroup', source: 'cgroup', options: ['nosuid', 'noexec', 'nodev', ...ro] },
   ];
@@ -77,14 +97,22 @@ function systemMounts(privileged: boolean): OciMount[] {
 /** The OCI runtime spec of a container. Pure: nothing is read, nothing is written. */
 export function planSpec(input: SpecInput): OciSpec {
   const capabilities = input.privileged ? [...capabilityNames] : adjustCapabilities(input.capAdd, input.capDrop);
-  const file = (source: string, destination: string): OciMount => ({ destination, type: 'bind', source, options: ['rbind', 'rprivate'] });
+  const file = (source: string, destination: string): OciMount => ({
+    destination,
+    type: 'bind',
+    source,
+    options: ['rbind', 'rprivate'],
+  });
   const shadowed = new Set(input.mounts.map((mount) => mount.destination));
   const files = [
     file(input.etc.resolvConf, '/etc/resolv.conf'),
     file(input.etc.hostname, '/etc/hostname'),
     file(input.etc.hosts, '/etc/hosts'),
   ];
-  const init = input.init === undefined ? [] : [{ ...file(input.init, containerInit), options: ['bind', 'ro', 'nosuid', 'nodev'] }];
+  const init =
+    input.init === undefined
+      ? []
+      : [{ ...file(input.init, containerInit), options: ['bind', 'ro', 'nosuid', 'nodev'] }];
   return {
     ociVersion: '1.2.0',
     hostname: input.hostname,
@@ -95,7 +123,13 @@ export function planSpec(input: SpecInput): OciSpec {
       args: input.init === undefined ? input.args : [containerInit, '--', ...input.args],
       env: input.env,
       cwd: input.cwd,
-      capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities, inheritable: [], ambient: [] },
+      capabilities: {
+        bounding: capabilities,
+        effective: capabilities,
+        permitted: capabilities,
+        inheritable: [],
+        ambient: [],
+      },
       rlimits: withDefaultLimits(input.rlimits, input.openFilesHard),
       noNewPrivileges: input.noNewPrivileges,
     },

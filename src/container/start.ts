@@ -55,7 +55,11 @@ export async function startContainer(reference: string, mode: StartMode): Promis
     return await startClaimed(container, mode);
   } catch (error) {
     try {
-      await finish(id, { exitCode: error instanceof MinirunError ? (error.code ?? 125) : 125, error: messageOf(error) }, mode.onFailure);
+      await finish(
+        id,
+        { exitCode: error instanceof MinirunError ? (error.code ?? 125) : 125, error: messageOf(error) },
+        mode.onFailure,
+      );
     } catch (second) {
       throw new MinirunErrors(messageOf(error), [second as Error]);
     }
@@ -79,10 +83,16 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   const child = launch(supervised?.argv ?? unshareArgv(), initEnvironment);
   try {
     faultPoint('process.launched');
-    const overlay = definition.rootfs === undefined ? { lower: definition.layers, upper: files.upper, work: files.work } : undefined;
+    const overlay =
+      definition.rootfs === undefined ? { lower: definition.layers, upper: files.upper, work: files.work } : undefined;
     if (mode.size !== undefined) spec.process.consoleSize = mode.size;
     // Init's mount namespace was copied before `ip netns add` mounts the name, so it looks through this process's root.
-    const netns = network.kind === 'own' ? `/proc/${process.pid}/root/run/netns/${namespaceName(definition)}` : network.kind === 'joined' ? network.netns : undefined;
+    const netns =
+      network.kind === 'own'
+        ? `/proc/${process.pid}/root/run/netns/${namespaceName(definition)}`
+        : network.kind === 'joined'
+          ? network.netns
+          : undefined;
     child.send({ type: 'prepare', spec, overlay, netns, stdio } satisfies Prepare);
     const answer = child.receive();
     answer.catch(() => {});
@@ -112,12 +122,14 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     });
     child.send({ type: 'go' });
     const failure = await status.opened;
-    if (failure !== undefined) throw new MinirunError(failure.what, failure.why, failure.remedy, { code: failure.code });
+    if (failure !== undefined)
+      throw new MinirunError(failure.what, failure.why, failure.remedy, { code: failure.code });
     faultPoint('process.started');
     const owner = mode.foreground ? selfRef() : processRef(child.pid);
     await withLock(() => {
       const current = readState(id);
-      if (current?.status !== 'starting') throw new MinirunError('cannot start the container', 'another process has taken it over');
+      if (current?.status !== 'starting')
+        throw new MinirunError('cannot start the container', 'another process has taken it over');
       writeState(id, {
         ...starting,
         status: 'running',
@@ -163,7 +175,14 @@ async function wire(definition: Definition, network: Networking, hostname: strin
     {
       id: 'etc.hosts',
       why: "The container's own name stands for its address.",
-      apply: [{ tool: 'file', path: files.hosts, content: hostsContent(definition, hostname, lease.endpoint.address), mode: 0o644 }],
+      apply: [
+        {
+          tool: 'file',
+          path: files.hosts,
+          content: hostsContent(definition, hostname, lease.endpoint.address),
+          mode: 0o644,
+        },
+      ],
       undo: [],
     },
   ]);
@@ -208,7 +227,11 @@ async function claimForStart({ definition }: Container): Promise<void> {
     const state = readState(id);
     if (state === undefined) throw new MinirunError(`no container "${name}"`, 'it has just been removed');
     if (!isAtRest(state) && !isOurs(state)) {
-      throw new MinirunError(`cannot start container "${name}"`, `it is ${state.status}`, `Stop it first: minirun stop ${name}`);
+      throw new MinirunError(
+        `cannot start container "${name}"`,
+        `it is ${state.status}`,
+        `Stop it first: minirun stop ${name}`,
+      );
     }
     claim(state);
   });
@@ -223,7 +246,8 @@ function recordSteps(id: string, steps: readonly Step[]): void {
 function readyOrFailure(child: Child, answer: Record<string, unknown> | undefined, errors: string): Ready {
   const message = answer as Ready | Failure | undefined;
   if (message?.type === 'ready') return message;
-  if (message?.type === 'failed') throw new MinirunError(message.what, message.why, message.remedy, { code: message.code });
+  if (message?.type === 'failed')
+    throw new MinirunError(message.what, message.why, message.remedy, { code: message.code });
   // A supervisor's unshare complains to a file.
   const complaints = fs.existsSync(errors) ? fs.readFileSync(errors, 'utf8') : child.stderr();
   const diagnostics = complaints.trim().split('\n').at(-1);

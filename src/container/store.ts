@@ -73,7 +73,12 @@ export function listContainers(): Container[] {
 
 export function readSpec(id: string): OciSpec {
   const spec = readJson<OciSpec>(containerFiles(id).spec);
-  if (spec === undefined) throw new MinirunError(`cannot read container ${id.slice(0, 12)}`, 'its config.json is missing', `Remove it: minirun rm -f ${id.slice(0, 12)}`);
+  if (spec === undefined)
+    throw new MinirunError(
+      `cannot read container ${id.slice(0, 12)}`,
+      'its config.json is missing',
+      `Remove it: minirun rm -f ${id.slice(0, 12)}`,
+    );
   return spec;
 }
 
@@ -117,7 +122,11 @@ export function requireContainer(reference: string, unborn = false): Container {
   const id = findId(reference);
   const container = id === undefined ? undefined : readContainer(id);
   if (container !== undefined && (unborn || container.state.status !== 'creating')) return container;
-  throw new MinirunError(`no container "${reference}"`, 'none has that name or id', 'See minirun ps -a for those there are');
+  throw new MinirunError(
+    `no container "${reference}"`,
+    'none has that name or id',
+    'See minirun ps -a for those there are',
+  );
 }
 
 /**
@@ -168,7 +177,13 @@ export function releaseName(name: string, id: string): void {
 
 /** Whether the container's first process is running. */
 export function isRunning(state: ContainerState): boolean {
-  return state.boot === bootId() && state.init !== undefined && isAlive(state.init) && state.status !== 'exited' && state.status !== 'created';
+  return (
+    state.boot === bootId() &&
+    state.init !== undefined &&
+    isAlive(state.init) &&
+    state.status !== 'exited' &&
+    state.status !== 'created'
+  );
 }
 
 /** Whether somebody answers for the container, or it is at rest and needs nobody. */

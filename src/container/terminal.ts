@@ -7,7 +7,10 @@ import { closeSync, existsSync } from 'node:fs';
  */
 const musl = `/lib/ld-musl-${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}.so.1`;
 const { symbols: libc } = dlopen(existsSync('/etc/alpine-release') && existsSync(musl) ? musl : 'libc.so.6', {
-  syscall: { args: [FFIType.i64_fast, FFIType.i64_fast, FFIType.i64_fast, FFIType.i64_fast], returns: FFIType.i64_fast },
+  syscall: {
+    args: [FFIType.i64_fast, FFIType.i64_fast, FFIType.i64_fast, FFIType.i64_fast],
+    returns: FFIType.i64_fast,
+  },
   ioctl: { args: [FFIType.i32, FFIType.u64_fast, FFIType.ptr], returns: FFIType.i32 },
 });
 

@@ -31,7 +31,14 @@ export function missingTool(tool: string): MinirunError {
 
 /** sbin is not in every user's PATH, and that is where ip and iptables live. */
 export const toolPath = [
-  ...new Set([...(process.env.PATH ?? '').split(':').filter(Boolean), '/usr/local/sbin', '/usr/sbin', '/sbin', '/usr/bin', '/bin']),
+  ...new Set([
+    ...(process.env.PATH ?? '').split(':').filter(Boolean),
+    '/usr/local/sbin',
+    '/usr/sbin',
+    '/sbin',
+    '/usr/bin',
+    '/bin',
+  ]),
 ].join(':');
 
 /** Runs a host tool to its end, whatever its exit code. @throws MinirunError when the tool is missing */

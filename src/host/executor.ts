@@ -28,7 +28,11 @@ export async function applySteps(steps: readonly Step[], { callersOwn, left }: A
     const undoErrors = await undoSteps(toUndo);
     left?.(undoErrors.length === 0 ? [] : toUndo);
     if (undoErrors.length === 0) throw error;
-    throw new MinirunErrors(messageOf(error), undoErrors, 'What could not be undone is left for "minirun system reconcile"');
+    throw new MinirunErrors(
+      messageOf(error),
+      undoErrors,
+      'What could not be undone is left for "minirun system reconcile"',
+    );
   }
 }
 
@@ -50,7 +54,9 @@ async function applyMerged(steps: readonly Step[], done: Set<Step>): Promise<voi
   const rest = items.filter((item) => item.command.tool !== 'iptables');
   const lanes = [applyLane(rest, done), applyLane(firewall, done)];
   // Both lanes must have come to rest before anything is undone.
-  const errors = (await Promise.allSettled(lanes)).flatMap((lane) => (lane.status === 'rejected' ? [lane.reason as Error] : []));
+  const errors = (await Promise.allSettled(lanes)).flatMap((lane) =>
+    lane.status === 'rejected' ? [lane.reason as Error] : [],
+  );
   if (errors[0] !== undefined) throw errors[0];
 }
 
@@ -153,7 +159,9 @@ async function restoreRules(commands: readonly IptablesCommand[]): Promise<void>
   const tables = [...new Set(commands.map((command) => command.table))];
   const input = tables
     .map((table) => {
-      const rules = commands.filter((command) => command.table === table).map((command) => command.args.map(quote).join(' '));
+      const rules = commands
+        .filter((command) => command.table === table)
+        .map((command) => command.args.map(quote).join(' '));
       return `*${table}\n${rules.join('\n')}\nCOMMIT\n`;
     })
     .join('');
@@ -235,12 +243,20 @@ export async function undoSteps(steps: readonly Step[]): Promise<Error[]> {
 async function undoGroup(group: readonly Item[], errors: Error[]): Promise<void> {
   const first = (group[0] as Item).command;
   if (first.tool === 'ip') {
-    const failed = await ipBatch(group.map((item) => item.command as IpCommand), ['-force']);
+    const failed = await ipBatch(
+      group.map((item) => item.command as IpCommand),
+      ['-force'],
+    );
     if (failed === undefined) return;
-    const real = failed.stderr.split('\n').filter((line) => line !== '' && !line.startsWith('Command failed') && !alreadyGone.test(line));
+    const real = failed.stderr
+      .split('\n')
+      .filter((line) => line !== '' && !line.startsWith('Command failed') && !alreadyGone.test(line));
     if (real.length > 0) errors.push(new MinirunError('cannot remove network parts', real.join('; ')));
   } else if (first.tool === 'iptables') {
-    await undoRules(group.map((item) => item.command as IptablesCommand), errors);
+    await undoRules(
+      group.map((item) => item.command as IptablesCommand),
+      errors,
+    );
   } else {
     for (const item of group) applyFile(item.command);
   }
@@ -253,7 +269,8 @@ async function undoRules(commands: readonly IptablesCommand[], errors: Error[]):
   } catch {
     for (const command of commands) {
       const { exitCode, stderr } = await runDirectly('iptables', ['-w', '-t', command.table, ...command.args]);
-      if (exitCode !== 0 && !alreadyGone.test(stderr)) errors.push(new MinirunError('cannot remove a firewall rule', stderr.trim()));
+      if (exitCode !== 0 && !alreadyGone.test(stderr))
+        errors.push(new MinirunError('cannot remove a firewall rule', stderr.trim()));
     }
   }
 }

@@ -141,9 +141,6 @@ function signalNumber(signal: NodeJS.Signals | null): number | undefined {
   return signal === null ? undefined : os.constants.signals[signal];
 }
 
-
-
-
 /** A logger that this process feeds. */
 export class LogPipe {
   private readonly child;
@@ -151,7 +148,11 @@ export class LogPipe {
 
   constructor(argv: readonly string[], directory: string) {
     fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
-    this.child = spawn(argv[0] as string, argv.slice(1), { stdio: ['pipe', 'ignore', 'ignore'], detached: true, cwd: '/' });
+    this.child = spawn(argv[0] as string, argv.slice(1), {
+      stdio: ['pipe', 'ignore', 'ignore'],
+      detached: true,
+      cwd: '/',
+    });
     this.child.stdin.on('error', () => {});
     this.ended = new Promise((resolve) => {
       this.child.on('error', () => resolve());

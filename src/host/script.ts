@@ -13,16 +13,20 @@ export interface Section {
  *
  * @param variables long paths that the script is to name once: name → path, replaced wherever it stands
  */
-export function renderScript(title: string, sections: readonly Section[], variables: Record<string, string> = {}): string {
+export function renderScript(
+  title: string,
+  sections: readonly Section[],
+  variables: Record<string, string> = {},
+): string {
   const steps = sections.flatMap((section) => section.steps);
   const add = sections.flatMap(({ title: heading, steps: own }) => [
     `  # --- ${heading}`,
-    ...own.flatMap((step) => (step.apply.length === 0 ? [] : ['', ...comment(step.why), ...step.apply.flatMap(applyLines)])),
+    ...own.flatMap((step) =>
+      step.apply.length === 0 ? [] : ['', ...comment(step.why), ...step.apply.flatMap(applyLines)],
+    ),
     '',
   ]);
-  const undo = steps
-    .toReversed()
-    .flatMap((step) => step.undo.map((command) => `  ${undoLine(command)}`));
+  const undo = steps.toReversed().flatMap((step) => step.undo.map((command) => `  ${undoLine(command)}`));
   const short = Object.entries(variables).filter(([, path]) => word(path) === path);
   const shorten = (line: string) => short.reduce((text, [name, path]) => text.replaceAll(path, `$${name}`), line);
   return `${[
@@ -72,7 +76,12 @@ function applyLines(command: HostCommand): string[] {
       const lines = command.content.replace(/\n$/, '').split('\n');
       let end = 'EOF';
       while (lines.includes(end)) end += '_';
-      return [`  cat >${word(command.path)} <<'${end}'`, ...lines, end, `  chmod ${command.mode.toString(8)} ${word(command.path)}`];
+      return [
+        `  cat >${word(command.path)} <<'${end}'`,
+        ...lines,
+        end,
+        `  chmod ${command.mode.toString(8)} ${word(command.path)}`,
+      ];
     }
     case 'mkdir':
       return [`  mkdir -p ${word(command.path)}`];
@@ -88,7 +97,9 @@ function applyLines(command: HostCommand): string[] {
 }
 
 function undoLine(command: HostCommand): string {
-  return command.tool === 'process' ? command.script.split('\n').join('\n  ') : (applyLines(command)[0] as string).trim();
+  return command.tool === 'process'
+    ? command.script.split('\n').join('\n  ')
+    : (applyLines(command)[0] as string).trim();
 }
 
 /** A word of a shell command, quoted where it must be. */

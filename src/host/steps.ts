@@ -16,7 +16,14 @@ export interface Step {
   undo: HostCommand[];
 }
 
-export type HostCommand = IpCommand | IptablesCommand | SysctlCommand | FileCommand | DirectoryCommand | RemoveCommand | ProcessCommand;
+export type HostCommand =
+  | IpCommand
+  | IptablesCommand
+  | SysctlCommand
+  | FileCommand
+  | DirectoryCommand
+  | RemoveCommand
+  | ProcessCommand;
 
 /** `ip ARGS`, or `ip -n NETNS ARGS`. */
 export interface IpCommand {

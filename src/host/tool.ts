@@ -10,17 +10,26 @@ import { ownMark } from './process.ts';
  */
 export function runDirectly(tool: string, args: readonly string[], input = ''): Promise<ToolResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn(tool, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { PATH: toolPath, LC_ALL: 'C', ...ownMark() } });
+    const child = spawn(tool, args, {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { PATH: toolPath, LC_ALL: 'C', ...ownMark() },
+    });
     const output: Buffer[] = [];
     const errors: Buffer[] = [];
-    child.on('error', (error) => reject((error as NodeJS.ErrnoException).code === 'ENOENT' ? missingTool(tool) : error));
+    child.on('error', (error) =>
+      reject((error as NodeJS.ErrnoException).code === 'ENOENT' ? missingTool(tool) : error),
+    );
     child.stdout.on('data', (chunk: Buffer) => output.push(chunk));
     child.stderr.on('data', (chunk: Buffer) => errors.push(chunk));
     // A tool that ends before it has read everything says why by its exit code.
     child.stdin.on('error', () => {});
     child.stdin.end(input);
     child.on('close', (code) => {
-      resolve({ exitCode: code ?? 128, stdout: Buffer.concat(output).toString(), stderr: Buffer.concat(errors).toString() });
+      resolve({
+        exitCode: code ?? 128,
+        stdout: Buffer.concat(output).toString(),
+        stderr: Buffer.concat(errors).toString(),
+      });
     });
   });
 }

@@ -142,7 +142,9 @@ function ownCapabilities(): bigint {
 /** The file that a command name stands for: execvp(3)'s search of PATH. */
 function findCommand(command: string, env: readonly string[]): string {
   if (command.includes('/')) return command;
-  const search = env.find((entry) => entry.startsWith('PATH='))?.slice(5) || '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+  const search =
+    env.find((entry) => entry.startsWith('PATH='))?.slice(5) ||
+    '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
   let denied: string | undefined;
   for (const directory of search.split(':')) {
     const file = path.join(directory || '.', command);
@@ -151,7 +153,13 @@ function findCommand(command: string, env: readonly string[]): string {
     if ((stat.mode & 0o111) !== 0) return file;
     denied = file;
   }
-  if (denied !== undefined) throw new InitError(`cannot run "${command}"`, `${denied} is not executable`, `Make it executable: chmod +x ${denied}`, 126);
+  if (denied !== undefined)
+    throw new InitError(
+      `cannot run "${command}"`,
+      `${denied} is not executable`,
+      `Make it executable: chmod +x ${denied}`,
+      126,
+    );
   throw new InitError(
     `cannot run "${command}"`,
     'no such command in $PATH of the container',
@@ -163,15 +171,36 @@ function findCommand(command: string, env: readonly string[]): string {
 function notInvoked(command: string, error: libc.SyscallError): InitError {
   const stat = fs.statSync(command, { throwIfNoEntry: false });
   if (error.code === 'ENOENT' && stat === undefined) {
-    return new InitError(`cannot run "${command}"`, 'no such file in the container', 'Check the path, or name a command in $PATH', 127);
+    return new InitError(
+      `cannot run "${command}"`,
+      'no such file in the container',
+      'Check the path, or name a command in $PATH',
+      127,
+    );
   }
   if (error.code === 'ENOENT') {
-    return new InitError(`cannot run "${command}"`, 'its interpreter or dynamic loader is not in the container', 'Use an image that has it, or a static binary', 127);
+    return new InitError(
+      `cannot run "${command}"`,
+      'its interpreter or dynamic loader is not in the container',
+      'Use an image that has it, or a static binary',
+      127,
+    );
   }
   if (stat?.isDirectory()) return new InitError(`cannot run "${command}"`, 'it is a directory', 'Name a program', 126);
-  if (error.code === 'EACCES') return new InitError(`cannot run "${command}"`, 'permission denied', 'Make it executable for the user that runs it', 126);
+  if (error.code === 'EACCES')
+    return new InitError(
+      `cannot run "${command}"`,
+      'permission denied',
+      'Make it executable for the user that runs it',
+      126,
+    );
   if (error.code === 'ENOEXEC') {
-    return new InitError(`cannot run "${command}"`, 'exec format error', 'Use a binary for this machine, or give the script a first line such as #!/bin/sh', 126);
+    return new InitError(
+      `cannot run "${command}"`,
+      'exec format error',
+      'Use a binary for this machine, or give the script a first line such as #!/bin/sh',
+      126,
+    );
   }
   return new InitError(`cannot run "${command}"`, error.reason, undefined, 126);
 }

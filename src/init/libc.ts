@@ -38,12 +38,26 @@ const { symbols: libc } = dlopen(libraryName(), {
 /** System calls that libc does not wrap, or wraps for all threads where only this one is meant. */
 const numbers = {
   x64: {
-    pivot_root: 155, openat2: 437, close_range: 436, capset: 126, seccomp: 317,
-    keyctl: 250, setgroups: 116, setresuid: 117, setresgid: 119,
+    pivot_root: 155,
+    openat2: 437,
+    close_range: 436,
+    capset: 126,
+    seccomp: 317,
+    keyctl: 250,
+    setgroups: 116,
+    setresuid: 117,
+    setresgid: 119,
   },
   arm64: {
-    pivot_root: 41, openat2: 437, close_range: 436, capset: 91, seccomp: 277,
-    keyctl: 219, setgroups: 159, setresuid: 147, setresgid: 149,
+    pivot_root: 41,
+    openat2: 437,
+    close_range: 436,
+    capset: 91,
+    seccomp: 277,
+    keyctl: 219,
+    setgroups: 159,
+    setresuid: 147,
+    setresgid: 149,
   },
 }[process.arch as 'x64' | 'arm64'];
 
@@ -118,8 +132,21 @@ function syscall(name: keyof typeof numbers, subject: string | undefined, ...arg
 
 /** mount(2) flags. */
 export const MS = {
-  RDONLY: 1, NOSUID: 2, NODEV: 4, NOEXEC: 8, REMOUNT: 32, NOATIME: 1024, NODIRATIME: 2048, BIND: 4096, MOVE: 8192,
-  REC: 16384, UNBINDABLE: 1 << 17, PRIVATE: 1 << 18, SLAVE: 1 << 19, SHARED: 1 << 20, RELATIME: 1 << 21,
+  RDONLY: 1,
+  NOSUID: 2,
+  NODEV: 4,
+  NOEXEC: 8,
+  REMOUNT: 32,
+  NOATIME: 1024,
+  NODIRATIME: 2048,
+  BIND: 4096,
+  MOVE: 8192,
+  REC: 16384,
+  UNBINDABLE: 1 << 17,
+  PRIVATE: 1 << 18,
+  SLAVE: 1 << 19,
+  SHARED: 1 << 20,
+  RELATIME: 1 << 21,
   STRICTATIME: 1 << 24,
 } as const;
 
@@ -168,13 +195,37 @@ export function setHostname(name: string): void {
 }
 
 /** prctl(2) operations. */
-export const PR = { SET_PDEATHSIG: 1, SET_DUMPABLE: 4, SET_KEEPCAPS: 8, CAPBSET_DROP: 24, SET_NO_NEW_PRIVS: 38, CAP_AMBIENT: 47 };
+export const PR = {
+  SET_PDEATHSIG: 1,
+  SET_DUMPABLE: 4,
+  SET_KEEPCAPS: 8,
+  CAPBSET_DROP: 24,
+  SET_NO_NEW_PRIVS: 38,
+  CAP_AMBIENT: 47,
+};
 
 export function prctl(operation: number, argument: number, third = 0): void {
   check(libc.prctl(operation, argument, third, 0, 0), 'prctl', String(operation));
 }
 
-const resources = ['CPU', 'FSIZE', 'DATA', 'STACK', 'CORE', 'RSS', 'NPROC', 'NOFILE', 'MEMLOCK', 'AS', 'LOCKS', 'SIGPENDING', 'MSGQUEUE', 'NICE', 'RTPRIO', 'RTTIME'];
+const resources = [
+  'CPU',
+  'FSIZE',
+  'DATA',
+  'STACK',
+  'CORE',
+  'RSS',
+  'NPROC',
+  'NOFILE',
+  'MEMLOCK',
+  'AS',
+  'LOCKS',
+  'SIGPENDING',
+  'MSGQUEUE',
+  'NICE',
+  'RTPRIO',
+  'RTTIME',
+];
 
 /** Sets a limit; -1 is unlimited. `type` is `RLIMIT_NOFILE` and so on. */
 export function setRlimit(type: string, soft: number, hard: number): void {
@@ -241,7 +292,9 @@ const RESOLVE_NO_MAGICLINKS = 0x02;
  */
 export function openInRoot(root: number, file: string, flags = O_PATH, mode = 0): number {
   const how = new BigUint64Array([
-    BigInt(flags | O_CLOEXEC), BigInt(mode), BigInt(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS),
+    BigInt(flags | O_CLOEXEC),
+    BigInt(mode),
+    BigInt(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS),
   ]);
   const name = cstring(file);
   return syscall('openat2', file, root, ptr(name), ptr(how), 24);
@@ -291,7 +344,12 @@ export function setCapabilities(effective: bigint, permitted: bigint, inheritabl
   const low = (set: bigint) => Number(set & 0xffffffffn);
   const high = (set: bigint) => Number(set >> 32n);
   const data = new Uint32Array([
-    low(effective), low(permitted), low(inheritable), high(effective), high(permitted), high(inheritable),
+    low(effective),
+    low(permitted),
+    low(inheritable),
+    high(effective),
+    high(permitted),
+    high(inheritable),
   ]);
   syscall('capset', undefined, ptr(header), ptr(data));
 }

@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import type { Go, Join, Prepare, Request } from '../container/protocol.ts';
 import { become, reportAndExit } from './become.ts';
 import { receive, send } from './channel.ts';
-import { failure } from './failure.ts';
+import { failure, InitError } from './failure.ts';
 import * as libc from './libc.ts';
 import { protectOwnBinary, Rootfs } from './mounts.ts';
 import { mountOverlay } from './overlay.ts';
@@ -39,7 +39,10 @@ export async function main(): Promise<void> {
 /** After `ready` minirun listens to the status pipe and no longer to the socket. */
 let answered = false;
 
-async function prepare({ spec, overlay, netns, stdio }: Prepare, status: { read: number; write: number }): Promise<void> {
+async function prepare(
+  { spec, overlay, netns, stdio }: Prepare,
+  status: { read: number; write: number },
+): Promise<void> {
   // 1. The root filesystem, and a mount of it on itself: pivot_root wants a mount point.
   if (overlay === undefined) {
     libc.mount(spec.root.path, spec.root.path, '', libc.MS.BIND | libc.MS.REC, '');
@@ -119,6 +122,11 @@ function writeSysctl(root: string, key: string, value: string): void {
   try {
     fs.writeFileSync(file, value);
   } catch (error) {
-    throw new Error(`cannot set sysctl ${key}=${value}: ${(error as NodeJS.ErrnoException).code === 'ENOENT' ? 'this kernel has no such sysctl' : (error as Error).message}`);
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    throw new InitError(
+      `cannot set sysctl ${key}=${value}`,
+      missing ? 'this kernel has none of that name' : 'the kernel refuses that value',
+      'Leave --sysctl out, or correct it',
+    );
   }
 }

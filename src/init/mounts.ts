@@ -6,12 +6,23 @@ import { MS, mkdirAt, mknodAt, mount, openInRoot, SyscallError, symlinkAt } from
 
 /** mount(8) options that are flags; everything else is data for the filesystem. */
 const flagOptions: Record<string, number> = {
-  ro: MS.RDONLY, nosuid: MS.NOSUID, nodev: MS.NODEV, noexec: MS.NOEXEC, noatime: MS.NOATIME, relatime: MS.RELATIME,
-  strictatime: MS.STRICTATIME, bind: MS.BIND, rbind: MS.BIND | MS.REC,
+  ro: MS.RDONLY,
+  nosuid: MS.NOSUID,
+  nodev: MS.NODEV,
+  noexec: MS.NOEXEC,
+  noatime: MS.NOATIME,
+  relatime: MS.RELATIME,
+  strictatime: MS.STRICTATIME,
+  bind: MS.BIND,
+  rbind: MS.BIND | MS.REC,
 };
 const propagationOptions: Record<string, number> = {
-  private: MS.PRIVATE, rprivate: MS.PRIVATE | MS.REC, slave: MS.SLAVE, rslave: MS.SLAVE | MS.REC,
-  shared: MS.SHARED, rshared: MS.SHARED | MS.REC,
+  private: MS.PRIVATE,
+  rprivate: MS.PRIVATE | MS.REC,
+  slave: MS.SLAVE,
+  rslave: MS.SLAVE | MS.REC,
+  shared: MS.SHARED,
+  rshared: MS.SHARED | MS.REC,
 };
 const noOptions = new Set(['rw', 'suid', 'dev', 'exec', 'defaults']);
 
@@ -81,7 +92,14 @@ export class Rootfs {
     const place = `/proc/self/fd/${target}`;
     try {
       this.refuseLinkedSystemPath(entry.destination);
-      mount(entry.source, place, bind ? '' : entry.type, bind ? flags & (MS.BIND | MS.REC) : flags, data, entry.destination);
+      mount(
+        entry.source,
+        place,
+        bind ? '' : entry.type,
+        bind ? flags & (MS.BIND | MS.REC) : flags,
+        data,
+        entry.destination,
+      );
     } catch (error) {
       if (error instanceof InitError) throw error;
       throw new InitError(`cannot mount ${entry.destination}`, reasonOf(error));
@@ -94,7 +112,8 @@ export class Rootfs {
     const mounted = openInRoot(this.fd, entry.destination);
     try {
       const place2 = `/proc/self/fd/${mounted}`;
-      if (rest !== 0) mount('', place2, '', MS.BIND | MS.REMOUNT | rest | lockedFlags(entry.source), '', entry.destination);
+      if (rest !== 0)
+        mount('', place2, '', MS.BIND | MS.REMOUNT | rest | lockedFlags(entry.source), '', entry.destination);
       if (propagation !== 0) mount('', place2, '', propagation, '', entry.destination);
     } finally {
       fs.closeSync(mounted);
@@ -106,7 +125,11 @@ export class Rootfs {
     const top = `/${destination.split('/')[1] ?? ''}`;
     if (top !== '/proc' && top !== '/sys' && top !== '/dev') return;
     if (fs.lstatSync(path.join(this.directory, top)).isSymbolicLink()) {
-      throw new InitError(`refusing this image`, `its ${top} is a symbolic link`, 'Use an image whose system directories are real');
+      throw new InitError(
+        `refusing this image`,
+        `its ${top} is a symbolic link`,
+        'Use an image whose system directories are real',
+      );
     }
   }
 
@@ -149,7 +172,13 @@ export class Rootfs {
     for (const device of devices) {
       const names = device.path.split('/').filter(Boolean);
       const parent = this.openTarget(`/${names.slice(0, -1).join('/')}`, 'directory');
-      mknodAt(parent, names.at(-1) as string, (device.type === 'c' ? 0o020000 : 0o060000) | device.fileMode, device.major, device.minor);
+      mknodAt(
+        parent,
+        names.at(-1) as string,
+        (device.type === 'c' ? 0o020000 : 0o060000) | device.fileMode,
+        device.major,
+        device.minor,
+      );
       fs.closeSync(parent);
     }
     const dev = openInRoot(this.fd, '/dev');
@@ -187,7 +216,8 @@ export class Rootfs {
     if (this.null_ === undefined) {
       this.null_ = openInRoot(this.fd, '/dev/null');
       const stat = fs.fstatSync(this.null_);
-      if (!stat.isCharacterDevice() || stat.rdev !== ((1 << 8) | 3)) throw new InitError("the container's /dev/null is not the null device");
+      if (!stat.isCharacterDevice() || stat.rdev !== ((1 << 8) | 3))
+        throw new InitError("the container's /dev/null is not the null device");
     }
     return this.null_;
   }
@@ -200,7 +230,14 @@ export class Rootfs {
     mount(place, place, '', MS.BIND | MS.REC, '', directory);
     fs.closeSync(target);
     const mounted = openInRoot(this.fd, directory);
-    mount('', `/proc/self/fd/${mounted}`, '', MS.BIND | MS.REMOUNT | MS.RDONLY | MS.NOSUID | MS.NODEV | MS.NOEXEC, '', directory);
+    mount(
+      '',
+      `/proc/self/fd/${mounted}`,
+      '',
+      MS.BIND | MS.REMOUNT | MS.RDONLY | MS.NOSUID | MS.NODEV | MS.NOEXEC,
+      '',
+      directory,
+    );
     fs.closeSync(mounted);
   }
 
@@ -245,7 +282,9 @@ function mountPoints(): MountPoint[] {
     .map((line) => {
       const fields = line.split(' ');
       // proc_pid_mountinfo(5): space, tab, newline and backslash come as octal escapes.
-      const place = (fields[4] as string).replace(/\\(\d{3})/g, (_, code: string) => String.fromCharCode(Number.parseInt(code, 8)));
+      const place = (fields[4] as string).replace(/\\(\d{3})/g, (_, code: string) =>
+        String.fromCharCode(Number.parseInt(code, 8)),
+      );
       return { place, options: (fields[5] as string).split(',') };
     });
 }

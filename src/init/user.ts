@@ -22,7 +22,8 @@ export function resolveUser(specification: string, additionalGids: number[] = []
   const entries = parse('/etc/passwd');
   const wanted = user === '' ? '0' : user;
   const number = idOf(wanted);
-  const entry = entries.find((fields) => fields[0] === wanted) ?? entries.find((fields) => entryId(fields[2]) === number);
+  const entry =
+    entries.find((fields) => fields[0] === wanted) ?? entries.find((fields) => entryId(fields[2]) === number);
   if (entry === undefined && number === undefined) {
     throw new InitError(
       `unknown user "${user}"`,

@@ -13,7 +13,9 @@ export function parseAddress(text: string): number {
   if (!ipaddr.IPv4.isValidFourPartDecimal(text)) {
     throw new MinirunError(`invalid address "${text}"`, 'it is not an IPv4 address', 'Give one such as 10.90.0.7');
   }
-  return ipaddr.IPv4.parse(text).toByteArray().reduce((value, byte) => value * 256 + byte, 0);
+  return ipaddr.IPv4.parse(text)
+    .toByteArray()
+    .reduce((value, byte) => value * 256 + byte, 0);
 }
 
 export function formatAddress(value: number): string {
@@ -30,7 +32,11 @@ export function parseSubnet(text: string): Range {
   }
   const [address, prefixLength] = parsed;
   if (prefixLength > 30 || prefixLength < 8) {
-    throw new MinirunError(`invalid subnet "${text}"`, 'the prefix length must be between 8 and 30', 'Give a range such as 10.20.0.0/24');
+    throw new MinirunError(
+      `invalid subnet "${text}"`,
+      'the prefix length must be between 8 and 30',
+      'Give a range such as 10.20.0.0/24',
+    );
   }
   const size = 2 ** (32 - prefixLength);
   const given = parseAddress(address.toString());

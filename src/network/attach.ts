@@ -50,8 +50,24 @@ export function planAttach(endpoint: Endpoint, netns: string, ipv6: boolean): St
       why: `A veth pair is a cable with two plugs: ${host} stays on the host, ${ifname} is born inside ${netns}. Deleting the namespace takes both along.`,
       apply: [
         ip(
-          'link', 'add', host, 'mtu', String(mtu), 'address', mac.replace(/^02/, 'fe'), 'type', 'veth',
-          'peer', 'name', ifname, 'mtu', String(mtu), 'address', mac, 'netns', netns,
+          'link',
+          'add',
+          host,
+          'mtu',
+          String(mtu),
+          'address',
+          mac.replace(/^02/, 'fe'),
+          'type',
+          'veth',
+          'peer',
+          'name',
+          ifname,
+          'mtu',
+          String(mtu),
+          'address',
+          mac,
+          'netns',
+          netns,
         ),
       ],
       undo: [],
@@ -77,7 +93,16 @@ export function planAttach(endpoint: Endpoint, netns: string, ipv6: boolean): St
       apply: [ipIn(netns, 'route', 'add', 'default', 'via', endpoint.gateway, 'dev', ifname)],
       undo: [],
     },
-    ...(ipv6 ? [{ id: 'veth.sysctl', why: "A bridge port needs no addresses of its own.", apply: [withoutIpv6(host)], undo: [] }] : []),
+    ...(ipv6
+      ? [
+          {
+            id: 'veth.sysctl',
+            why: 'A bridge port needs no addresses of its own.',
+            apply: [withoutIpv6(host)],
+            undo: [],
+          },
+        ]
+      : []),
   ];
 }
 

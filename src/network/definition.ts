@@ -59,5 +59,11 @@ export const defaultNetworkName = 'minirun0';
 
 /** Ranges that the default network may have, in order of preference. */
 export const defaultPools: readonly string[] = [
-  '10.90.0.0/16', '10.91.0.0/16', '10.92.0.0/16', '10.93.0.0/16', '172.29.0.0/16', '172.30.0.0/16', '192.168.240.0/20',
+  '10.90.0.0/16',
+  '10.91.0.0/16',
+  '10.92.0.0/16',
+  '10.93.0.0/16',
+  '172.29.0.0/16',
+  '172.30.0.0/16',
+  '192.168.240.0/20',
 ];

@@ -15,12 +15,16 @@ export function networkSection(network: Network): Section {
   const up = isUp(network);
   const steps = planNetwork(network, untouchedHost(up ? false : ipForward()));
   return {
-    title: up ? `Network ${network.name}: it is up on this machine, so minirun skips this part here` : `Network ${network.name}`,
+    title: up
+      ? `Network ${network.name}: it is up on this machine, so minirun skips this part here`
+      : `Network ${network.name}`,
     steps,
   };
 }
 
 /** `network create --explain`. */
 export async function explainNetwork(network: Network): Promise<string> {
-  return renderScript(`Network ${network.name}: what minirun does to make it, as a person would type it.`, [networkSection(network)]);
+  return renderScript(`Network ${network.name}: what minirun does to make it, as a person would type it.`, [
+    networkSection(network),
+  ]);
 }

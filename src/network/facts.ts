@@ -40,7 +40,10 @@ function hostRoutes(): Route[] {
       const first = swap(fields[1] as string);
       const mask = swap(fields[7] as string);
       const size = 2 ** 32 - mask;
-      return { device: fields[0] as string, range: { first, last: first + size - 1, prefixLength: 32 - Math.log2(size) } };
+      return {
+        device: fields[0] as string,
+        range: { first, last: first + size - 1, prefixLength: 32 - Math.log2(size) },
+      };
     });
 }
 

@@ -8,7 +8,10 @@ const user = 'MINIRUN-USER';
 const postrouting = 'MINIRUN-POSTROUTING';
 
 /** Rules of one network. They name its bridge, so no other network's rules are like them. */
-function rulesOf({ bridge, subnet }: NetworkDefinition): { chain: string; table: 'filter' | 'nat'; rule: string[]; why: string }[] {
+function rulesOf({
+  bridge,
+  subnet,
+}: NetworkDefinition): { chain: string; table: 'filter' | 'nat'; rule: string[]; why: string }[] {
   return [
     {
       chain: forward,
@@ -74,9 +77,11 @@ function chainCommands(present: Presence): IptablesCommand[] {
   if (!present.chain(user)) commands.push(iptables('filter', '-N', user));
   if (!present.chain(forward)) commands.push(iptables('filter', '-N', forward));
   if (!present.rule('filter', forward, ['-j', user])) commands.push(iptables('filter', '-I', forward, '1', '-j', user));
-  if (!present.rule('filter', 'FORWARD', ['-j', forward])) commands.push(iptables('filter', '-I', 'FORWARD', '1', '-j', forward));
+  if (!present.rule('filter', 'FORWARD', ['-j', forward]))
+    commands.push(iptables('filter', '-I', 'FORWARD', '1', '-j', forward));
   if (!present.chain(postrouting)) commands.push(iptables('nat', '-N', postrouting));
-  if (!present.rule('nat', 'POSTROUTING', ['-j', postrouting])) commands.push(iptables('nat', '-A', 'POSTROUTING', '-j', postrouting));
+  if (!present.rule('nat', 'POSTROUTING', ['-j', postrouting]))
+    commands.push(iptables('nat', '-A', 'POSTROUTING', '-j', postrouting));
   return commands;
 }
 

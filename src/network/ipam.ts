@@ -52,8 +52,13 @@ function checked(network: Pool, wanted: string): string {
     );
   }
   if (value === range.first || value === range.last || address === network.gateway) {
-    const role = address === network.gateway ? 'gateway' : value === range.first ? 'network address' : 'broadcast address';
-    throw new MinirunError(`cannot use address ${address}`, `it is the ${role} of network "${network.name}"`, 'Choose another one');
+    const role =
+      address === network.gateway ? 'gateway' : value === range.first ? 'network address' : 'broadcast address';
+    throw new MinirunError(
+      `cannot use address ${address}`,
+      `it is the ${role} of network "${network.name}"`,
+      'Choose another one',
+    );
   }
   const holder = network.leases[address];
   if (holder !== undefined) {

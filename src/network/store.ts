@@ -45,7 +45,9 @@ export function requireNetwork(name: string): Network {
 export function newDefaultNetwork(): Network {
   const taken = listNetworks().map((network) => parseSubnet(network.subnet));
   const subnet = defaultPools.find(
-    (pool) => overlappingRoute(pool, defaultNetworkName) === undefined && !taken.some((range) => overlaps(range, parseSubnet(pool))),
+    (pool) =>
+      overlappingRoute(pool, defaultNetworkName) === undefined &&
+      !taken.some((range) => overlaps(range, parseSubnet(pool))),
   );
   if (subnet === undefined) {
     throw new MinirunError(
@@ -90,9 +92,14 @@ export function freeSubnet(): string {
   const taken = listNetworks().map((network) => parseSubnet(network.subnet));
   for (let second = 100; second < 256; second++) {
     const subnet = `10.${second}.0.0/24`;
-    if (!taken.some((range) => overlaps(range, parseSubnet(subnet))) && overlappingRoute(subnet) === undefined) return subnet;
+    if (!taken.some((range) => overlaps(range, parseSubnet(subnet))) && overlappingRoute(subnet) === undefined)
+      return subnet;
   }
-  throw new MinirunError('cannot choose a range for the network', 'all of 10.100-255.0.0/24 is in use', 'Give one with --subnet');
+  throw new MinirunError(
+    'cannot choose a range for the network',
+    'all of 10.100-255.0.0/24 is in use',
+    'Give one with --subnet',
+  );
 }
 
 /** @throws MinirunError when the range of a new network overlaps another network or a route of the host */

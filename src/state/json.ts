@@ -44,6 +44,7 @@ export function writeJson(file: string, value: unknown, { durable = true } = {})
 export function sweepTemporaries(directory: string): void {
   for (const entry of fs.readdirSync(directory)) {
     const pid = /^\..+\.json\.(\d+)\.\d+$/.exec(entry)?.[1];
-    if (pid !== undefined && startTime(Number(pid)) === undefined) fs.rmSync(path.join(directory, entry), { force: true });
+    if (pid !== undefined && startTime(Number(pid)) === undefined)
+      fs.rmSync(path.join(directory, entry), { force: true });
   }
 }

@@ -4,21 +4,37 @@ import { createWorld, expectNoLeak, internetAddress, type World } from '../suppo
 
 /** What `ip -j` and `iptables-save` show, without what differs between any two runs: indices, times, counters. */
 async function networkView(world: World, netns: string): Promise<unknown> {
-  const volatile = new Set(['ifindex', 'link_index', 'stats', 'stats64', 'valid_life_time', 'preferred_life_time', 'link_netnsid', 'group']);
+  const volatile = new Set([
+    'ifindex',
+    'link_index',
+    'stats',
+    'stats64',
+    'valid_life_time',
+    'preferred_life_time',
+    'link_netnsid',
+    'group',
+  ]);
   const tidy = (value: unknown): unknown => {
     if (Array.isArray(value)) return value.map(tidy);
     if (value === null || typeof value !== 'object') return value;
-    return Object.fromEntries(Object.entries(value).flatMap(([key, each]) => (volatile.has(key) ? [] : [[key, tidy(each)]])));
+    return Object.fromEntries(
+      Object.entries(value).flatMap(([key, each]) => (volatile.has(key) ? [] : [[key, tidy(each)]])),
+    );
   };
   const view: Record<string, unknown> = {};
   for (const place of ['', `-n ${netns} `]) {
     for (const object of ['addr', 'route', 'link']) {
       const rows = JSON.parse((await world.sh(`ip ${place}-j ${object}`)) || '[]') as { ifname?: string }[];
       // The world's own cable to the internet has a random MAC.
-      view[`${place}${object}`] = tidy(rows.filter((row) => !/^(wan|uplink|inet|eth0w|world)/.test(row.ifname ?? '') || place !== ''));
+      view[`${place}${object}`] = tidy(
+        rows.filter((row) => !/^(wan|uplink|inet|eth0w|world)/.test(row.ifname ?? '') || place !== ''),
+      );
     }
   }
-  view.rules = (await world.sh('iptables-save')).split('\n').filter((line) => !line.startsWith('#')).map((line) => line.replace(/\[\d+:\d+\]/, ''));
+  view.rules = (await world.sh('iptables-save'))
+    .split('\n')
+    .filter((line) => !line.startsWith('#'))
+    .map((line) => line.replace(/\[\d+:\d+\]/, ''));
   return view;
 }
 
@@ -34,7 +50,8 @@ describe.skipIf(skipOrFail(missingWorld()))('--explain', () => {
     await Promise.all([real.destroy(), byHand.destroy()]);
   });
 
-  const wanOf = async (world: World) => (JSON.parse(await world.sh('ip -j route get 203.0.113.1')) as { dev: string }[])[0]?.dev as string;
+  const wanOf = async (world: World) =>
+    (JSON.parse(await world.sh('ip -j route get 203.0.113.1')) as { dev: string }[])[0]?.dev as string;
 
   test('the script of run builds what a real run builds, and takes it back without a trace', async () => {
     const flags = ['run', '-d', '--name', 'web'];
@@ -47,7 +64,18 @@ describe.skipIf(skipOrFail(missingWorld()))('--explain', () => {
     await real.run([...flags, ...command]);
     await byHand.sh('cat >script; sh script add', { input: script.stdout });
     const dev = await wanOf(real);
-    const without = (view: unknown) => JSON.parse(JSON.stringify(view, (_, value: unknown) => (Array.isArray(value) ? value.filter((row) => (row as { ifname?: string; dev?: string } | null)?.ifname !== dev && (row as { dev?: string } | null)?.dev !== dev) : value))) as unknown;
+    const without = (view: unknown) =>
+      JSON.parse(
+        JSON.stringify(view, (_, value: unknown) =>
+          Array.isArray(value)
+            ? value.filter(
+                (row) =>
+                  (row as { ifname?: string; dev?: string } | null)?.ifname !== dev &&
+                  (row as { dev?: string } | null)?.dev !== dev,
+              )
+            : value,
+        ),
+      ) as unknown;
     expect(without(await networkView(byHand, 'web'))).toEqual(without(await networkView(real, 'web')));
 
     // The process of the script serves, and reaches the outside through NAT.
@@ -74,12 +102,22 @@ describe.skipIf(skipOrFail(missingWorld()))('--explain', () => {
   });
 
   test('the script of network create builds the bridge and the rules', async () => {
-    const { stdout, code } = await real.run(['network', 'create', '--subnet', '10.20.0.0/24', '--opt', 'bridge=lab0', '--explain', 'lab']);
+    const { stdout, code } = await real.run([
+      'network',
+      'create',
+      '--subnet',
+      '10.20.0.0/24',
+      '--opt',
+      'bridge=lab0',
+      '--explain',
+      'lab',
+    ]);
     expect(code).toBe(0);
     const before = await byHand.snapshot();
     await byHand.sh('cat >script; sh script add', { input: stdout });
     await real.run(['network', 'create', '--subnet', '10.20.0.0/24', '--opt', 'bridge=lab0', 'lab']);
-    for (const show of ['ip -br addr show lab0', 'iptables -S', 'iptables -t nat -S']) expect(await byHand.sh(show)).toBe(await real.sh(show));
+    for (const show of ['ip -br addr show lab0', 'iptables -S', 'iptables -t nat -S'])
+      expect(await byHand.sh(show)).toBe(await real.sh(show));
     await byHand.sh('sh script delete; sh script delete; rm script');
     await expectNoLeak(before, byHand);
     await real.run(['network', 'rm', 'lab']);
@@ -87,7 +125,10 @@ describe.skipIf(skipOrFail(missingWorld()))('--explain', () => {
 
   test('explaining changes nothing', async () => {
     const before = await real.snapshot();
-    for (const args of [['run', '--explain', 'busybox'], ['run', '--rm', '--explain', 'busybox', 'sh']]) {
+    for (const args of [
+      ['run', '--explain', 'busybox'],
+      ['run', '--rm', '--explain', 'busybox', 'sh'],
+    ]) {
       expect((await real.run(args)).stdout).toStartWith('#!/bin/sh');
     }
     await expectNoLeak(before, real);

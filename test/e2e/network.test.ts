@@ -1,6 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { missingWorld, skipOrFail } from '../support/skip.ts';
-import { createWorld, expectNoLeak, hostAddress, internetAddress, type Snapshot, type World } from '../support/world.ts';
+import {
+  createWorld,
+  expectNoLeak,
+  hostAddress,
+  internetAddress,
+  type Snapshot,
+  type World,
+} from '../support/world.ts';
 
 interface Inspected {
   NetworkSettings: { IPAddress: string; Gateway: string; MacAddress: string };
@@ -30,7 +37,16 @@ describe.skipIf(skipOrFail(missingWorld()))('the default network', () => {
 
   test('a container reaches an outside server that has no route back, under the address of the host', async () => {
     world.internet.forgetRequests();
-    const { code, stdout, stderr } = await world.run(['run', '--rm', 'busybox', 'wget', '-q', '-O', '-', `http://${internetAddress}/from-inside`]);
+    const { code, stdout, stderr } = await world.run([
+      'run',
+      '--rm',
+      'busybox',
+      'wget',
+      '-q',
+      '-O',
+      '-',
+      `http://${internetAddress}/from-inside`,
+    ]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).not.toBe('');
     expect(world.internet.requests()).toEqual([{ address: hostAddress, path: '/from-inside' }]);
@@ -39,32 +55,73 @@ describe.skipIf(skipOrFail(missingWorld()))('the default network', () => {
 
   test('without the MASQUERADE rule the same request fails', async () => {
     await world.run(['run', '-d', '--name', 'client', 'busybox', 'sleep', '1000']);
-    const request = (place: string) => world.run(['exec', 'client', 'timeout', '2', 'wget', '-q', '-O', '-', `http://${internetAddress}/${place}`]);
+    const request = (place: string) =>
+      world.run(['exec', 'client', 'timeout', '2', 'wget', '-q', '-O', '-', `http://${internetAddress}/${place}`]);
     expect((await request('with')).code).toBe(0);
     await world.sh('iptables -t nat -F MINIRUN-POSTROUTING; conntrack -F 2>/dev/null || :');
     expect((await request('without')).code).not.toBe(0);
-    expect(world.internet.requests().some(({ address, path }) => path === '/without' && address === hostAddress)).toBe(false);
+    expect(world.internet.requests().some(({ address, path }) => path === '/without' && address === hostAddress)).toBe(
+      false,
+    );
     await removeAll();
   });
 
   test('containers reach each other and the host reaches them, by address', async () => {
     for (const name of ['one', 'two']) {
-      await world.run(['run', '-d', '--name', name, 'busybox', 'sh', '-c', `echo ${name} >/tmp/index.html; exec httpd -f -h /tmp`]);
+      await world.run([
+        'run',
+        '-d',
+        '--name',
+        name,
+        'busybox',
+        'sh',
+        '-c',
+        `echo ${name} >/tmp/index.html; exec httpd -f -h /tmp`,
+      ]);
     }
     const one = await addressOf('one');
     const two = await addressOf('two');
     expect(one).not.toBe(two);
     const answered = await world.run(['exec', 'one', 'wget', '-q', '-O', '-', `http://${two}/`]);
     expect(answered.stdout).toBe('two\n');
-    expect(await world.sh(`busybox wget -q -O - http://${one}/; busybox wget -q -O - http://${two}/`)).toBe('one\ntwo\n');
+    expect(await world.sh(`busybox wget -q -O - http://${one}/; busybox wget -q -O - http://${two}/`)).toBe(
+      'one\ntwo\n',
+    );
     await removeAll();
   });
 
   test("a container works under another tool's FORWARD DROP, which stays as it was", async () => {
     await world.sh('iptables -P FORWARD DROP');
-    await world.run(['run', '-d', '--name', 'peer', 'busybox', 'sh', '-c', 'echo peer >/tmp/index.html; exec httpd -f -h /tmp']);
-    const outside = await world.run(['run', '--rm', 'busybox', 'wget', '-q', '-O', '-', `http://${internetAddress}/dropped`]);
-    const inside = await world.run(['run', '--rm', 'busybox', 'wget', '-q', '-O', '-', `http://${await addressOf('peer')}/`]);
+    await world.run([
+      'run',
+      '-d',
+      '--name',
+      'peer',
+      'busybox',
+      'sh',
+      '-c',
+      'echo peer >/tmp/index.html; exec httpd -f -h /tmp',
+    ]);
+    const outside = await world.run([
+      'run',
+      '--rm',
+      'busybox',
+      'wget',
+      '-q',
+      '-O',
+      '-',
+      `http://${internetAddress}/dropped`,
+    ]);
+    const inside = await world.run([
+      'run',
+      '--rm',
+      'busybox',
+      'wget',
+      '-q',
+      '-O',
+      '-',
+      `http://${await addressOf('peer')}/`,
+    ]);
     expect([outside.code, inside.stdout]).toEqual([0, 'peer\n']);
     await world.run(['rm', '-f', '-a']);
     expect(await world.sh('iptables -S FORWARD')).toBe('-P FORWARD DROP\n');
@@ -75,12 +132,32 @@ describe.skipIf(skipOrFail(missingWorld()))('the default network', () => {
   test('rules of the user in MINIRUN-USER are obeyed and survive the network', async () => {
     await world.run(['run', '-d', '--name', 'first', 'busybox', 'sleep', '1000']);
     await world.sh(`iptables -A MINIRUN-USER -d ${internetAddress} -j REJECT`);
-    const refused = await world.run(['exec', 'first', 'timeout', '5', 'wget', '-q', '-O', '-', `http://${internetAddress}/refused`]);
+    const refused = await world.run([
+      'exec',
+      'first',
+      'timeout',
+      '5',
+      'wget',
+      '-q',
+      '-O',
+      '-',
+      `http://${internetAddress}/refused`,
+    ]);
     expect(refused.code).not.toBe(0);
     await world.run(['rm', '-f', '-a']);
     expect(await world.sh('iptables -S MINIRUN-USER')).toContain(`-A MINIRUN-USER -d ${internetAddress}/32 -j REJECT`);
     await world.run(['run', '-d', '--name', 'second', 'busybox', 'sleep', '1000']);
-    const still = await world.run(['exec', 'second', 'timeout', '5', 'wget', '-q', '-O', '-', `http://${internetAddress}/refused`]);
+    const still = await world.run([
+      'exec',
+      'second',
+      'timeout',
+      '5',
+      'wget',
+      '-q',
+      '-O',
+      '-',
+      `http://${internetAddress}/refused`,
+    ]);
     expect(still.code).not.toBe(0);
     await world.sh('iptables -F MINIRUN-USER');
     await removeAll();
@@ -95,7 +172,19 @@ describe.skipIf(skipOrFail(missingWorld()))('the default network', () => {
   });
 
   test('--ip is kept over a restart, and its network interface too', async () => {
-    await world.run(['run', '-d', '--name', 'fixed', '--ip', '10.91.3.4', '--stop-timeout', '0', 'busybox', 'sleep', '1000']);
+    await world.run([
+      'run',
+      '-d',
+      '--name',
+      'fixed',
+      '--ip',
+      '10.91.3.4',
+      '--stop-timeout',
+      '0',
+      'busybox',
+      'sleep',
+      '1000',
+    ]);
     for (let round = 0; round < 2; round++) {
       expect(await addressOf('fixed')).toBe('10.91.3.4');
       expect((await world.run(['restart', 'fixed'])).code).toBe(0);
