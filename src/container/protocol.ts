@@ -6,6 +6,7 @@ import type { OciMount, OciProcess, OciSpec } from './oci.ts';
  *     minirun                        init
  *     prepare | join   ──────────►
  *                      ◄──────────   ready | failed
+ *     enter            ──────────►     (not for `join`)
  *     go               ──────────►
  *                                    (status pipe: `exec`, then end of file when execve took place; or a Failure)
  *
@@ -95,7 +96,12 @@ export interface WriteFiles {
 type Source = 'null' | 'pipe' | number;
 export type Stdio = 'pty' | { stdin: Source; stdout: Source; stderr: Source };
 
-/** Allows init to enter the network namespace, which is complete now, and to run the command. */
+/** The network namespace and its interfaces are there: init may enter it and do everything but run the command. */
+export interface Enter {
+  type: 'enter';
+}
+
+/** The network is complete and minirun has opened its ends of the streams: init may run the command. */
 export interface Go {
   type: 'go';
 }

@@ -51,7 +51,7 @@ export async function reconcile(lingering = false): Promise<string[]> {
     await attempt(finishInterruptedChanges);
   }
   await attempt(async () => {
-    const departure = await claimAbandoned(lingering);
+    const departure = await claimAbandoned(lingering, (id) => fs.existsSync(containerFiles(id).directory));
     if (departure.goingDown.length === 0) return;
     const errors = await tearDown([], departure);
     if (errors.length > 0) throw new MinirunErrors('cannot take all of an idle network down', errors);
@@ -82,7 +82,7 @@ export async function reclaim(id: string): Promise<void> {
 }
 
 /** What becomes of a container that somebody else has to bring to rest. Pure. */
-export function restOf(definition: Definition, state: ContainerState): 'removed' | 'created' | 'exited' {
+function restOf(definition: Definition, state: ContainerState): 'removed' | 'created' | 'exited' {
   if (state.status === 'creating' || state.unborn || definition.autoRemove) return 'removed';
   return state.startedAt === '' ? 'created' : 'exited';
 }

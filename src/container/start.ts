@@ -45,7 +45,8 @@ export interface StartMode {
  * 1. become its owner; write its files
  * 2. start `unshare … minirun init`, which mounts the root filesystem while
  * 3. an address is reserved and the network is wired
- * 4. init is told to go: it enters the network, drops what the container may not have, becomes the command
+ * 4. init enters the namespace as soon as it is there and drops what the container may not have; told to go, it
+ *    becomes the command
  */
 export async function startContainer(reference: string, mode: StartMode): Promise<Running> {
   const container = requireContainer(reference, true);
@@ -98,7 +99,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     answer.catch(() => {});
 
     // 3. Meanwhile the network.
-    const endpoints = await wire(definition, network, spec.hostname);
+    const endpoints = await wire(definition, network, spec.hostname, () => child.send({ type: 'enter' }));
 
     // 4. Go.
     const ready = readyOrFailure(child, await answer, files.unshareErrors);
@@ -153,13 +154,21 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
 }
 
 /** Gives the container its network; what it has got in the end stands in its state. */
-async function wire(definition: Definition, network: Networking, hostname: string): Promise<Endpoint[]> {
+async function wire(
+  definition: Definition,
+  network: Networking,
+  hostname: string,
+  enter: () => void,
+): Promise<Endpoint[]> {
   const { id } = definition;
   const files = containerFiles(id);
-  if (network.kind !== 'own') return [];
+  if (network.kind !== 'own') {
+    enter();
+    return [];
+  }
   const netns = namespaceName(definition);
   if (network.name === 'none') {
-    await connect(netns, undefined, (steps) => recordSteps(id, steps));
+    await connect(netns, undefined, (steps) => recordSteps(id, steps), enter);
     return [];
   }
   const lease = await leaseAddress(network.name, id, definition.address);
@@ -169,7 +178,7 @@ async function wire(definition: Definition, network: Networking, hostname: strin
     await forgoBringUp(lease);
     throw error;
   }
-  await connect(netns, lease, (steps) => recordSteps(id, steps));
+  await connect(netns, lease, (steps) => recordSteps(id, steps), enter);
   faultPoint('network.connected');
   await applySteps([
     {

@@ -11,6 +11,8 @@ export interface ApplyOptions {
   callersOwn?: ReadonlySet<Step>;
   /** Is told on failure which steps are still applied, all undone ones and those never reached left out. */
   left?: (steps: Step[]) => void;
+  /** Is told of each step as soon as it is applied. */
+  applied?: (step: Step) => void;
 }
 
 /**
@@ -18,11 +20,14 @@ export interface ApplyOptions {
  * of the plan one `iptables-restore`, which runs beside the rest: rules may name interfaces that do not exist yet.
  * On failure what was applied is undone, newest first, and every error is reported.
  */
-export async function applySteps(steps: readonly Step[], { callersOwn, left }: ApplyOptions = {}): Promise<void> {
+export async function applySteps(
+  steps: readonly Step[],
+  { callersOwn, left, applied }: ApplyOptions = {},
+): Promise<void> {
   const done = new Set<Step>();
   try {
-    if (faultsOn) await applyOneByOne(steps, done);
-    else await applyMerged(steps, done);
+    if (faultsOn) await applyOneByOne(steps, done, applied);
+    else await applyMerged(steps, done, applied);
   } catch (error) {
     const toUndo = steps.filter((step) => done.has(step) && callersOwn?.has(step) !== true);
     const undoErrors = await undoSteps(toUndo);
@@ -36,9 +41,10 @@ export async function applySteps(steps: readonly Step[], { callersOwn, left }: A
   }
 }
 
-async function applyOneByOne(steps: readonly Step[], done: Set<Step>): Promise<void> {
+async function applyOneByOne(steps: readonly Step[], done: Set<Step>, applied?: (step: Step) => void): Promise<void> {
   for (const step of steps) {
     for (const command of step.apply) await applyGroup([{ step, command }], done);
+    applied?.(step);
     faultPoint(step.id);
   }
 }
@@ -48,11 +54,11 @@ interface Item {
   command: HostCommand;
 }
 
-async function applyMerged(steps: readonly Step[], done: Set<Step>): Promise<void> {
+async function applyMerged(steps: readonly Step[], done: Set<Step>, applied?: (step: Step) => void): Promise<void> {
   const items = steps.flatMap((step) => step.apply.map((command) => ({ step, command })));
   const firewall = items.filter((item) => item.command.tool === 'iptables');
   const rest = items.filter((item) => item.command.tool !== 'iptables');
-  const lanes = [applyLane(rest, done), applyLane(firewall, done)];
+  const lanes = [applyLane(rest, done, applied), applyLane(firewall, done, applied)];
   // Both lanes must have come to rest before anything is undone.
   const errors = (await Promise.allSettled(lanes)).flatMap((lane) =>
     lane.status === 'rejected' ? [lane.reason as Error] : [],
@@ -60,8 +66,11 @@ async function applyMerged(steps: readonly Step[], done: Set<Step>): Promise<voi
   if (errors[0] !== undefined) throw errors[0];
 }
 
-async function applyLane(items: readonly Item[], done: Set<Step>): Promise<void> {
-  for (const group of groups(items)) await applyGroup(group, done);
+async function applyLane(items: readonly Item[], done: Set<Step>, applied?: (step: Step) => void): Promise<void> {
+  for (const group of groups(items)) {
+    await applyGroup(group, done);
+    for (const { step } of group) applied?.(step);
+  }
 }
 
 /** Cuts a list into runs that one process can do. */

@@ -21,7 +21,13 @@ export interface Streams {
  * into the command. The order matters: seccomp comes before the capabilities are dropped, because without
  * no_new_privs loading a filter takes CAP_SYS_ADMIN, and after everything that the filter forbids.
  */
-export function become(target: OciProcess, filter: Uint8Array | undefined, streams: Streams, status: number): never {
+export function become(
+  target: OciProcess,
+  filter: Uint8Array | undefined,
+  streams: Streams,
+  status: number,
+  awaitGo: () => void,
+): never {
   const user = resolveUser(target.user.username, target.user.additionalGids);
   const env = withDefaults(target.env, user.home, target.terminal);
   enterDirectory(target.cwd);
@@ -45,6 +51,7 @@ export function become(target: OciProcess, filter: Uint8Array | undefined, strea
   // A change of credentials has cleared it: the command must die with `unshare` (prctl(2), PR_SET_PDEATHSIG).
   libc.prctl(libc.PR.SET_PDEATHSIG, 9);
   libc.resetSignals();
+  awaitGo();
   fs.writeSync(status, execMark);
   try {
     libc.execve(file, target.args, env);

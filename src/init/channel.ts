@@ -1,11 +1,11 @@
 import fs from 'node:fs';
-import type { Answer, Go, Request } from '../container/protocol.ts';
+import type { Answer, Enter, Go, Request } from '../container/protocol.ts';
 
 const control = 3;
 let buffered = '';
 
 /** The next message from minirun. Ends this process when minirun is gone: then nobody waits for a container. */
-export function receive<T extends Request | Go>(): T {
+export function receive<T extends Request | Enter | Go>(): T {
   const chunk = Buffer.alloc(65536);
   for (;;) {
     const end = buffered.indexOf('\n');

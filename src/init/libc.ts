@@ -156,7 +156,7 @@ export function mount(source: string, target: string, type: string, flags: numbe
 }
 
 /** Detaches a mount and all below it (MNT_DETACH). */
-export function unmountLazily(target: string): void {
+function unmountLazily(target: string): void {
   check(libc.umount2(cstring(target), 2), 'umount', target);
 }
 

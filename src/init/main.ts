@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import type { Go, Join, Prepare, Request } from '../container/protocol.ts';
+import type { Enter, Go, Join, Prepare, Ready, Request } from '../container/protocol.ts';
 import { become, reportAndExit } from './become.ts';
 import { receive, send } from './channel.ts';
 import { failure, InitError } from './failure.ts';
@@ -29,15 +29,27 @@ export async function main(): Promise<void> {
     if (request.type === 'prepare') await prepare(request, status);
     else await join(request, status);
   } catch (error) {
-    if (answered) reportAndExit(status.write, error);
+    if (handedOver !== undefined) {
+      awaitGo();
+      reportAndExit(status.write, error);
+    }
     const message = failure(error);
     send(message);
     process.exit(message.code);
   }
 }
 
-/** After `ready` minirun listens to the status pipe and no longer to the socket. */
-let answered = false;
+/** Descriptors that minirun opens between `ready` and `go`. From `ready` on it learns of failures by the status pipe. */
+let handedOver: Ready['fds'] | undefined;
+let mayGo = false;
+
+/** Waits until minirun has opened its ends and the network is complete; from then on this process's copies are closed. */
+function awaitGo(): void {
+  if (mayGo) return;
+  receive<Go>();
+  mayGo = true;
+  closeHandedOver(handedOver ?? {});
+}
 
 async function prepare(
   { spec, overlay, netns, stdio }: Prepare,
@@ -66,12 +78,10 @@ async function prepare(
   for (const file of spec.linux.maskedPaths) if (!needsNetwork(file)) root.mask(file);
   const filter = spec.linux.seccomp === 'default' ? await seccompFilter(spec.process.capabilities.bounding) : undefined;
 
-  // 3. The network is being wired by minirun meanwhile.
-  send({ type: 'ready', pid: Number(fs.readlinkSync('/proc/self')), fds: { status: status.read, ...fds } });
-  answered = true;
-  receive<Go>();
-  closeHandedOver(fds);
-  fs.closeSync(status.read);
+  // 3. The network is being wired by minirun meanwhile; its namespace and interfaces come first.
+  handedOver = { status: status.read, ...fds };
+  send({ type: 'ready', pid: Number(fs.readlinkSync('/proc/self')), fds: handedOver });
+  receive<Enter>();
   if (netns !== undefined) libc.enterNamespace(netns);
   for (const entry of spec.mounts) if (needsNetwork(entry.destination)) root.mount(entry);
 
@@ -84,11 +94,11 @@ async function prepare(
   }
   protectOwnBinary();
 
-  // 5. The old root goes away, and this process becomes the command.
+  // 5. The old root goes away, and this process becomes the command, once the network is complete.
   fs.closeSync(root.fd);
   process.chdir(spec.root.path);
   libc.pivotRootHere();
-  become(spec.process, filter, streams, status.write);
+  become(spec.process, filter, streams, status.write, awaitGo);
 }
 
 async function join(request: Join, status: { read: number; write: number }): Promise<void> {
@@ -100,12 +110,9 @@ async function join(request: Join, status: { read: number; write: number }): Pro
   process.chdir('/');
   const filter = request.seccomp === 'default' ? await seccompFilter(request.process.capabilities.bounding) : undefined;
   const { streams, fds } = makeStreams(request.stdio, '/dev/pts', request.process.consoleSize);
-  send({ type: 'ready', pid: own, fds: { status: status.read, ...fds } });
-  answered = true;
-  receive<Go>();
-  closeHandedOver(fds);
-  fs.closeSync(status.read);
-  become(request.process, filter, streams, status.write);
+  handedOver = { status: status.read, ...fds };
+  send({ type: 'ready', pid: own, fds: handedOver });
+  become(request.process, filter, streams, status.write, awaitGo);
 }
 
 /** The compiled seccomp filter; loaded lazily because `--privileged` does without. */

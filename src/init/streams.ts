@@ -40,6 +40,6 @@ export function makeStreams(
 }
 
 /** Closes init's copies of the ends that minirun has opened by now: an end kept here would never end the stream. */
-export function closeHandedOver(fds: Omit<Ready['fds'], 'status'>): void {
+export function closeHandedOver(fds: Partial<Ready['fds']>): void {
   for (const fd of Object.values(fds)) fs.closeSync(fd);
 }

@@ -5,7 +5,7 @@ import { planNetwork } from './lifecycle.ts';
 import { isUp } from './store.ts';
 
 /** A host on which minirun has done nothing yet, with this one's MTU and forwarding. */
-export function untouchedHost(forwarding: boolean): NetworkFacts {
+function untouchedHost(forwarding: boolean): NetworkFacts {
   return { bridgeExists: false, ipForward: forwarding, ipv6: hasIpv6(), mtu: defaultMtu(), firewall: [] };
 }
 

@@ -75,16 +75,26 @@ export function planConnection(netns: string, endpoints: readonly Endpoint[], ip
  * @param record is given the container's own steps before the first is applied, so that a killed process leaves a trail;
  *   on failure it is given those that could not be undone. A namespace of that name that somebody else has made
  *   meanwhile is never among them.
+ * @param present is called as soon as the namespace is there with its interfaces, which then get addresses and routes
  */
-export async function connect(netns: string, lease: Lease | undefined, record: (steps: Step[]) => void): Promise<void> {
+export async function connect(
+  netns: string,
+  lease: Lease | undefined,
+  record: (steps: Step[]) => void,
+  present: () => void,
+): Promise<void> {
   const own = planConnection(netns, lease === undefined ? [] : [lease.endpoint], hasIpv6());
+  const last = lease === undefined ? 'netns.add' : 'veth.add';
+  const applied = (step: Step) => {
+    if (step.id === last) present();
+  };
   if (lease?.bringUp === true) {
-    await raise(lease.network.name, own, record);
+    await raise(lease.network.name, own, record, applied);
     return;
   }
   record(own);
   if (lease !== undefined) await leftoverGone(lease.endpoint.hostIfname);
-  await applySteps(inBatches(own), { left: record });
+  await applySteps(inBatches(own), { left: record, applied });
 }
 
 /** Brings a network up without a container. The caller has claimed it. */
@@ -93,7 +103,12 @@ export async function bringUp(network: Network): Promise<void> {
 }
 
 /** Applies the steps of a network that this process has claimed, and those of its first container with them. */
-async function raise(name: string, own: readonly Step[], record: (steps: Step[]) => void): Promise<void> {
+async function raise(
+  name: string,
+  own: readonly Step[],
+  record: (steps: Step[]) => void,
+  applied?: (step: Step) => void,
+): Promise<void> {
   try {
     const network = requireNetwork(name);
     const steps = planNetwork(network, await readNetworkFacts(network.bridge));
@@ -105,6 +120,7 @@ async function raise(name: string, own: readonly Step[], record: (steps: Step[])
     await applySteps(inBatches([...steps, ...own]), {
       callersOwn: new Set(steps),
       left: (left) => (own.length > 0 ? record(left) : undefined),
+      applied,
     });
     faultPoint('network.applied');
     await updateClaimed(name, (current) => {
@@ -271,19 +287,29 @@ export async function tearDown(own: readonly Step[], { goingDown }: Pick<Departu
  * Claims what a killed process left half up or half down, and what is idle, to be torn down; cheap when there is
  * nothing.
  *
- * @param lingering also what somebody will take down in a moment
+ * @param lingering also what somebody will take down in a moment, and addresses of containers that are gone
+ * @param exists whether there is such a container
  */
-export async function claimAbandoned(lingering: boolean): Promise<Departure> {
+export async function claimAbandoned(
+  lingering: boolean,
+  exists: (container: string) => boolean,
+): Promise<Departure> {
+  // Somebody deleted a container's folder by hand, or by a script of `rm --explain`.
+  const orphaned = ({ leases }: Network) => lingering && Object.values(leases).some((container) => !exists(container));
   const abandoned = (network: Network) => {
     if (isAlive(network.claim)) return false;
     if (network.claim !== undefined) return true;
-    return isIdle(network) && (lingering || !isAlive(network.linger));
+    return orphaned(network) || (isIdle(network) && (lingering || !isAlive(network.linger)));
   };
   if (!listNetworks().some(abandoned)) return { goingDown: [], idle: [] };
   return whenFree((free) => {
     const found = listNetworks().filter(abandoned);
     if (found.length > 0 && !free()) return undefined;
     const goingDown = found.flatMap((network) => {
+      if (orphaned(network)) {
+        network.leases = Object.fromEntries(Object.entries(network.leases).filter(([, container]) => exists(container)));
+        writeNetwork(network);
+      }
       const claimed = claimIfIdle(network.name);
       if (claimed === undefined && network.claim !== undefined) {
         // In use, or not automatic: whoever uses it next finds it down and brings it up.

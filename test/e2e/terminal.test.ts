@@ -149,7 +149,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? missingTool('tmux')))('a terminal',
     await pane.answers('jobs', /^\[1\]\+ +Running +sleep 101/m);
     await foreground('box', 102);
     await pane.press('C-z');
-    await pane.shows(/^\[2\]\+ +Stopped +sleep 102/m);
+    await pane.shows(/\[2\]\+ +Stopped +sleep 102/);
     await pane.type('fg');
     await pane.shows(/fg\nsleep 102/);
     await pane.press('C-c');
