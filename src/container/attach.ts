@@ -19,7 +19,7 @@ export interface Foreground {
 }
 
 /** Connects this process's streams to those of a container's first process, and keeps its log. */
-export function attachForeground(definition: Definition, ready: Ready, signals: SignalProxy): Foreground {
+export function attachForeground(definition: Definition, ready: Ready, signals: SignalProxy): Promise<Foreground> {
   const log = new ForegroundLog(definition);
   return attach(ready, { tty: definition.tty, stdin: definition.openStdin, log, signals });
 }
@@ -33,7 +33,7 @@ export interface Connection {
 }
 
 /** Connects this process's streams to those of a process whose init is ready. */
-export function attach(ready: Ready, { tty, stdin, log, signals }: Connection): Foreground {
+export async function attach(ready: Ready, { tty, stdin, log, signals }: Connection): Promise<Foreground> {
   return tty ? attachTerminal(ready, stdin, signals, log) : attachPipes(ready, signals, log);
 }
 
@@ -88,9 +88,14 @@ async function relay(source: AsyncIterable<Buffer>, sink: Writable, copy: (chunk
   }
 }
 
-function attachTerminal(ready: Ready, stdin: boolean, signals: SignalProxy, log?: ForegroundLog): Foreground {
+async function attachTerminal(
+  ready: Ready,
+  stdin: boolean,
+  signals: SignalProxy,
+  log?: ForegroundLog,
+): Promise<Foreground> {
   // Loaded here only: it brings bun:ffi.
-  const { takeDescriptor, resizeTerminal } = require('./terminal.ts') as typeof import('./terminal.ts');
+  const { takeDescriptor, resizeTerminal } = await import('./terminal.ts');
   const master = takeDescriptor(ready.pid, ready.fds.terminal as number);
   // A terminal cannot be polled by Bun: one of its threads waits for it.
   const output = relay(fs.createReadStream('', { fd: master, autoClose: false }), process.stdout, (chunk) =>
@@ -144,6 +149,10 @@ export class SignalProxy {
   private readonly held: NodeJS.Signals[] = [];
   private target: ProcessRef | undefined;
 
+  /**
+   * @param enabled false for `--sig-proxy=false`: signals then reach nobody, for a container in the foreground would
+   *   not survive the end of this process
+   */
   constructor(enabled: boolean) {
     for (const signal of proxied) {
       const handler = () => {

@@ -54,7 +54,7 @@ export async function execInContainer(reference: string, request: ExecRequest): 
   const status = openStatus(ready);
   const foreground = request.detach
     ? undefined
-    : attach(ready, { tty: request.tty, stdin: request.interactive, signals });
+    : await attach(ready, { tty: request.tty, stdin: request.interactive, signals });
   try {
     child.send({ type: 'go' });
     foreground?.begin(ready.pid);

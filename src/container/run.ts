@@ -40,8 +40,8 @@ export async function startForeground(
       foreground: true,
       size,
       onFailure,
-      onReady: (answer) => {
-        foreground = attachForeground(definition, answer, signals);
+      onReady: async (answer) => {
+        foreground = await attachForeground(definition, answer, signals);
       },
     });
     foreground?.begin(ready.pid);

@@ -34,7 +34,7 @@ export interface StartMode {
   /** Rows and columns of the user's terminal. */
   size?: { height: number; width: number };
   /** Called with init's descriptors just before the command begins: the last moment to open their other ends. */
-  onReady?: (ready: Ready) => void;
+  onReady?: (ready: Ready) => Promise<void>;
   /** What becomes of it when it cannot be started: `run` removes it, `start` puts it back. */
   onFailure: 'removed' | 'created' | 'exited';
 }
@@ -117,7 +117,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     faultPoint('init.ready');
     const status = await whileAlive(starting.init, async () => {
       const opened = openStatus(ready);
-      mode.onReady?.(ready);
+      await mode.onReady?.(ready);
       if (!mode.foreground && definition.tty) await logTerminal(ready, files.log);
       return { opened };
     });

@@ -290,10 +290,7 @@ export async function tearDown(own: readonly Step[], { goingDown }: Pick<Departu
  * @param lingering also what somebody will take down in a moment, and addresses of containers that are gone
  * @param exists whether there is such a container
  */
-export async function claimAbandoned(
-  lingering: boolean,
-  exists: (container: string) => boolean,
-): Promise<Departure> {
+export async function claimAbandoned(lingering: boolean, exists: (container: string) => boolean): Promise<Departure> {
   // Somebody deleted a container's folder by hand, or by a script of `rm --explain`.
   const orphaned = ({ leases }: Network) => lingering && Object.values(leases).some((container) => !exists(container));
   const abandoned = (network: Network) => {
@@ -307,7 +304,9 @@ export async function claimAbandoned(
     if (found.length > 0 && !free()) return undefined;
     const goingDown = found.flatMap((network) => {
       if (orphaned(network)) {
-        network.leases = Object.fromEntries(Object.entries(network.leases).filter(([, container]) => exists(container)));
+        network.leases = Object.fromEntries(
+          Object.entries(network.leases).filter(([, container]) => exists(container)),
+        );
         writeNetwork(network);
       }
       const claimed = claimIfIdle(network.name);
