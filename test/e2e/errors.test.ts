@@ -105,7 +105,7 @@ describe.skipIf(skipOrFail(missingWorld()))('bad input', () => {
     expect({ code, stdout, stderr }).toEqual({
       code: wanted,
       stdout: '',
-      stderr: expect.stringMatching(/^minirun: [^\n]+\.\n$/) as unknown as string,
+      stderr: expect.stringMatching(/^minirun: [^\n]+\.\n$/),
     });
     expect(stderr).toMatch(says);
     expect(stderr).toMatch(remedy);
