@@ -4,7 +4,7 @@ import type { Writable } from 'node:stream';
 import { type ProcessRef, processRef, signalProcess } from '../host/process.ts';
 import type { Definition } from './definition.ts';
 import { ForegroundLog } from './foreground-log.ts';
-import { readPipe } from './pipe.ts';
+import { type Input, readInput, readPipe } from './pipe.ts';
 import type { Ready } from './protocol.ts';
 import { RawTerminal } from './raw-terminal.ts';
 
@@ -44,27 +44,46 @@ function openEnd(ready: Ready, fd: number, flags: string): number {
 
 function attachPipes(ready: Ready, signals: SignalProxy, log?: ForegroundLog): Foreground {
   const relays: Promise<void>[] = [];
+  let input: Input | undefined;
   for (const name of ['stdout', 'stderr'] as const) {
     const fd = ready.fds[name];
     if (fd === undefined) continue;
     relays.push(relay(readPipe(openEnd(ready, fd, 'r')), process[name], (chunk) => log?.write(name, chunk)));
   }
   if (ready.fds.stdin !== undefined) {
-    const sink = fs.createWriteStream('', { fd: openEnd(ready, ready.fds.stdin, 'w') });
-    // A command that ends without reading its input is no error.
-    sink.on('error', () => process.stdin.destroy());
-    process.stdin.on('error', () => sink.end());
-    process.stdin.pipe(sink);
+    input = readInput();
+    void feed(input, fs.createWriteStream('', { fd: openEnd(ready, ready.fds.stdin, 'w') }));
   }
   return {
     begin: (pid) => signals.begin(pid),
     end: async () => {
       await Promise.all(relays);
       await log?.end();
-      process.stdin.destroy();
     },
-    restore: () => signals.end(),
+    restore: () => {
+      input?.stop();
+      signals.end();
+    },
   };
+}
+
+/** Passes input on to its end, no faster than it is taken. */
+async function feed(input: Input, sink: Writable): Promise<void> {
+  let open = true;
+  // A command that ends without reading its input is no error.
+  sink.on('error', () => {
+    open = false;
+    input.stop();
+  });
+  try {
+    for (let chunk = await input.read(); open && chunk !== undefined; chunk = await input.read()) {
+      const bytes = chunk;
+      await new Promise<void>((resolve) => sink.write(bytes, () => resolve()));
+    }
+  } catch {
+    // An input that cannot be read is at its end.
+  }
+  sink.end();
 }
 
 /**

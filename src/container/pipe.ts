@@ -2,7 +2,10 @@ import fs from 'node:fs';
 
 /** The one thing of Bun that is used here, so that the library still loads in Node. */
 interface PollingRuntime {
-  Bun?: { file(fd: number): { stream(): AsyncIterable<Uint8Array> } };
+  Bun?: {
+    file(fd: number): { stream(): AsyncIterable<Uint8Array> };
+    stdin: { stream(): ReadableStream<Uint8Array> };
+  };
 }
 
 /**
@@ -21,4 +24,31 @@ export async function* readPipe(fd: number): AsyncGenerator<Buffer> {
   } finally {
     fs.closeSync(fd);
   }
+}
+
+/** This process's standard input, whatever it is, for one reader. */
+export interface Input {
+  /** The next bytes; undefined at the end, and after `stop`. */
+  read(): Promise<Uint8Array | undefined>;
+  stop(): void;
+}
+
+/**
+ * Reads standard input. In Bun not by way of `process.stdin`: when that is paused because its reader is slow, it now and
+ * then forgets to tell the end (Bun 1.4.5: one of twenty `cat file | minirun run -i … cat`).
+ */
+export function readInput(): Input {
+  const { Bun } = globalThis as PollingRuntime;
+  if (Bun === undefined) {
+    const iterator = process.stdin[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+    return {
+      read: async () => ((await iterator.next()) as IteratorResult<Buffer, undefined>).value,
+      stop: () => void process.stdin.destroy(),
+    };
+  }
+  const reader = Bun.stdin.stream().getReader();
+  return {
+    read: async () => (await reader.read()).value,
+    stop: () => void reader.cancel().catch(() => {}),
+  };
 }

@@ -121,6 +121,8 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
       if (!mode.foreground && definition.tty) await logTerminal(ready, files.log);
       return { opened };
     });
+    // Not later: a short command may have ended by the time this process has its turn again.
+    const startedAt = new Date().toISOString();
     child.send({ type: 'go' });
     const failure = await status.opened;
     if (failure !== undefined)
@@ -135,7 +137,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
         ...starting,
         status: 'running',
         owner: owner ?? { pid: child.pid, start: 0 },
-        startedAt: new Date().toISOString(),
+        startedAt,
         finishedAt: '',
         exitCode: 0,
         error: '',

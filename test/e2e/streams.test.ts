@@ -96,6 +96,18 @@ describe.skipIf(skipOrFail(missingWorld()))('streams', () => {
       expect({ code, stderr, same: stdoutBytes.equals(input) }).toEqual({ code: 0, stderr: '', same: true });
     });
 
+    test('the end of input is told every time, however slow the reader', async () => {
+      await world.host.run(['sh', '-c', 'cat >input'], { input });
+      for (let times = 0; times < 15; times++) {
+        await world.sh('cat input | minirun run --rm -i --network none busybox cat | cmp - input');
+      }
+    }, 60_000);
+
+    test('an error ends it at once, though input may come', async () => {
+      const running = await world.spawn(['run', '--rm', '-i', ...quiet, 'busybox', '/no/such']);
+      expect((await running.exit).code).toBe(127);
+    });
+
     test('a command that reads only a part, or nothing', async () => {
       expect(
         (await world.run(['run', '--rm', '-i', ...quiet, 'busybox', 'head', '-c', '5'], { input })).stdoutBytes.equals(
