@@ -40,6 +40,6 @@ export function registerRm(program: Command): void {
       );
       // Nothing is to be left, not even a network that waits for a next container.
       const { reconcile } = await import('../container/reconcile.ts');
-      await reconcile(true);
+      await reconcile('all');
     });
 }

@@ -1,13 +1,14 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 
 export function registerSystem(program: Command): void {
   const system = program.command('system').summary('Take back what killed processes have left');
   system
     .command('reconcile')
     .summary('Take back what killed processes have left; every command does this first')
-    .action(async () => {
+    .addOption(new Option('--due', 'only those idle networks whose time has come').hideHelp())
+    .action(async ({ due }: { due?: boolean }) => {
       const { reconcile } = await import('../container/reconcile.ts');
-      const problems = await reconcile(true);
+      const problems = await reconcile(due === true ? 'due' : 'all');
       for (const problem of problems) process.stderr.write(`minirun: ${problem}\n`);
       if (problems.length > 0) process.exitCode = 1;
     });

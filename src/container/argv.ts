@@ -1,4 +1,5 @@
 import { ownBinary } from '../host/launch.ts';
+import { stateRoot } from '../state/paths.ts';
 
 /**
  * The command that makes the container's namespaces and runs init as pid 1 of the new pid namespace. The network
@@ -43,3 +44,8 @@ export function nsenterArgv(pid: number): string[] {
 
 /** Init's whole environment: that of the container comes with the spec, nothing of the caller's gets near it. */
 export const initEnvironment: Record<string, string> = { MINIRUN_INIT: '1' };
+
+/** The command that takes idle networks down once they have lingered long enough. */
+export function lingerArgv(): string[] {
+  return [ownBinary, '--root', stateRoot(), 'system', 'reconcile', '--due'];
+}

@@ -2,11 +2,10 @@ import fs from 'node:fs';
 import { MinirunErrors } from '../errors.ts';
 import { removeTree } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
-import { ownBinary } from '../host/launch.ts';
 import { bootId, endGroup, endOrphans, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
 import { type Departure, leave, lingerNetworks, tearDown } from '../network/lifecycle.ts';
 import { withLock } from '../state/lock.ts';
-import { stateRoot } from '../state/paths.ts';
+import { lingerArgv } from './argv.ts';
 import type { ContainerState, Status } from './definition.ts';
 import { containerFiles, readContainer, readState, readSteps, releaseName, writeState } from './store.ts';
 
@@ -112,8 +111,7 @@ async function takeDown(
   if (errors.length > 0) return errors;
   await attempt(conclude);
   await attempt(async () => {
-    if (departure.idle.length > 0)
-      await lingerNetworks(departure.idle, [ownBinary, '--root', stateRoot(), 'system', 'reconcile']);
+    if (departure.idle.length > 0) await lingerNetworks(departure.idle, lingerArgv());
   });
   return errors;
 }

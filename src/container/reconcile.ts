@@ -3,12 +3,13 @@ import path from 'node:path';
 import { MinirunErrors, messageOf } from '../errors.ts';
 import { removeTree } from '../host/executor.ts';
 import { bootId, isAlive } from '../host/process.ts';
-import { claimAbandoned, tearDown } from '../network/lifecycle.ts';
+import { claimAbandoned, type Lingering, lingerNetworks, notYetDue, tearDown } from '../network/lifecycle.ts';
 import { listNetworks } from '../network/store.ts';
 import { readJson, sweepTemporaries } from '../state/json.ts';
 import { sweepLocks } from '../state/lock.ts';
 import { paths, stateRoot } from '../state/paths.ts';
 import type { ContainerState, Definition } from './definition.ts';
+import { lingerArgv } from './argv.ts';
 import { finish } from './finish.ts';
 import { containerFiles, containerIds, isSettled, readContainer, readState } from './store.ts';
 
@@ -16,10 +17,10 @@ import { containerFiles, containerIds, isSettled, readContainer, readState } fro
  * Takes back what processes that were killed have left: containers whose owner is dead, addresses, networks,
  * folders. Runs at the start of commands; with nothing to do it reads one small file per container and spawns nothing.
  *
- * @param lingering also take down networks that are only kept up for a next container
+ * @param lingering what becomes of networks that are only kept up for a next container
  * @returns what could not be reclaimed, as messages
  */
-export async function reconcile(lingering = false): Promise<string[]> {
+export async function reconcile(lingering: Lingering = 'spared'): Promise<string[]> {
   const problems: string[] = [];
   const attempt = async (work: () => Promise<unknown>) => {
     try {
@@ -56,6 +57,7 @@ export async function reconcile(lingering = false): Promise<string[]> {
     const errors = await tearDown([], departure);
     if (errors.length > 0) throw new MinirunErrors('cannot take all of an idle network down', errors);
   });
+  if (lingering === 'due') await attempt(() => lingerNetworks(notYetDue(), lingerArgv()));
   return problems;
 }
 

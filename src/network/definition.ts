@@ -36,6 +36,8 @@ export interface Network extends NetworkDefinition {
   claim?: ProcessRef;
   /** The process that will take the idle network down in a moment, unless it is used again before. */
   linger?: ProcessRef;
+  /** When its last container left it idle, in milliseconds since 1970; only while it lingers. */
+  idleSince?: number;
   /** What was applied, to be undone as it stands even by a later version. */
   applied: Step[];
 }

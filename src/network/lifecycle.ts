@@ -205,6 +205,7 @@ export async function leave(
     for (const network of networks) {
       const held = Object.entries(network.leases).filter(([, holder]) => holder === container);
       for (const [address] of held) release(network, container, address);
+      if (linger) network.idleSince = Date.now();
       if (held.length > 0) writeNetwork(network);
     }
     const idle = networks.filter((network) => isIdle(network) && !isAlive(network.claim));
@@ -216,10 +217,14 @@ export async function leave(
 /** Seconds for which an idle network stays up after a container in the foreground has ended. */
 const lingerSeconds = 2;
 
+/** Which idle networks are to go down: none that lingers, those that have lingered long enough, or all. */
+export type Lingering = 'spared' | 'due' | 'all';
+
 /** Sees to it that idle networks go down in a moment, by a process that outlives this one. */
 export async function lingerNetworks(names: readonly string[], reconcileArgv: readonly string[]): Promise<void> {
   for (const name of names) {
-    if (isAlive(readNetwork(name)?.linger)) continue;
+    const waiting = readNetwork(name)?.linger;
+    if (isAlive(waiting) && waiting?.pid !== process.pid) continue;
     const pid = launchBackground([
       'sh',
       '-c',
@@ -231,6 +236,18 @@ export async function lingerNetworks(names: readonly string[], reconcileArgv: re
       network.linger = processRef(pid);
     });
   }
+}
+
+/** A network that a loop of short containers uses stays up: what counts is when the last one left. */
+function isDue({ linger, idleSince = 0 }: Network, lingering: Lingering): boolean {
+  if (lingering === 'all') return true;
+  if (lingering === 'due') return Date.now() - idleSince >= lingerSeconds * 900;
+  return !isAlive(linger);
+}
+
+/** Names of idle networks that are used again and again: their time has not come. */
+export function notYetDue(): string[] {
+  return listNetworks().flatMap((network) => (isIdle(network) && !isDue(network, 'due') ? network.name : []));
 }
 
 function isIdle(network: Network): boolean {
@@ -287,16 +304,18 @@ export async function tearDown(own: readonly Step[], { goingDown }: Pick<Departu
  * Claims what a killed process left half up or half down, and what is idle, to be torn down; cheap when there is
  * nothing.
  *
- * @param lingering also what somebody will take down in a moment, and addresses of containers that are gone
+ * @param lingering what becomes of networks that somebody will take down in a moment; with `all`, addresses of
+ *   containers that are gone are given back too
  * @param exists whether there is such a container
  */
-export async function claimAbandoned(lingering: boolean, exists: (container: string) => boolean): Promise<Departure> {
+export async function claimAbandoned(lingering: Lingering, exists: (container: string) => boolean): Promise<Departure> {
   // Somebody deleted a container's folder by hand, or by a script of `rm --explain`.
-  const orphaned = ({ leases }: Network) => lingering && Object.values(leases).some((container) => !exists(container));
+  const orphaned = ({ leases }: Network) =>
+    lingering === 'all' && Object.values(leases).some((container) => !exists(container));
   const abandoned = (network: Network) => {
     if (isAlive(network.claim)) return false;
     if (network.claim !== undefined) return true;
-    return orphaned(network) || (isIdle(network) && (lingering || !isAlive(network.linger)));
+    return orphaned(network) || (isIdle(network) && isDue(network, lingering));
   };
   if (!listNetworks().some(abandoned)) return { goingDown: [], idle: [] };
   return whenFree((free) => {

@@ -15,7 +15,16 @@ export function readNetwork(name: string): Network | undefined {
   if (network === undefined) return undefined;
   if (network.boot !== bootId()) {
     // A reboot took bridges, rules and containers along: nothing of that is leased any more.
-    return { ...network, leases: {}, up: false, applied: [], claim: undefined, linger: undefined, boot: bootId() };
+    return {
+      ...network,
+      leases: {},
+      up: false,
+      applied: [],
+      claim: undefined,
+      linger: undefined,
+      idleSince: undefined,
+      boot: bootId(),
+    };
   }
   return network;
 }
