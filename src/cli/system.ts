@@ -11,5 +11,8 @@ export function registerSystem(program: Command): void {
       const problems = await reconcile(due === true ? 'due' : 'all');
       for (const problem of problems) process.stderr.write(`minirun: ${problem}\n`);
       if (problems.length > 0) process.exitCode = 1;
+      if (due === true) return;
+      const { sweepImages } = await import('../image/store.ts');
+      await sweepImages();
     });
 }
