@@ -2,7 +2,7 @@ import { renderScript, type Section, word } from '../host/script.ts';
 import type { Step } from '../host/steps.ts';
 import { endpointOf } from '../network/attach.ts';
 import { defaultNetworkName, type Endpoint, type Network } from '../network/definition.ts';
-import { networkSection } from '../network/explain.ts';
+import { sharedNetworkSection } from '../network/explain.ts';
 import { defaultMtu, hasIpv6 } from '../network/facts.ts';
 import { allocate } from '../network/ipam.ts';
 import { planConnection } from '../network/lifecycle.ts';
@@ -30,7 +30,7 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
     );
   const sections: Section[] = [
     { title: 'Files of the container', steps: fileSteps(definition, spec, endpoint) },
-    ...(named === undefined ? [] : [networkSection(named)]),
+    ...(named === undefined || endpoint === undefined ? [] : [sharedNetworkSection(named, endpoint.hostIfname)]),
     ...(place.kind === 'own'
       ? [
           {
@@ -43,7 +43,7 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
   ];
   return renderScript(
     `Container ${definition.name} from ${definition.image}: what "minirun run" does, as a person would type it. ` +
-      'minirun takes the steps of the first three parts while the process is starting and mounting, and lets it go on when all of them are done.',
+      'minirun takes the steps of the first three parts while the process is starting and mounting, and lets it go on when all of them are done. The address is the next free one: minirun reserves it, the script cannot.',
     sections,
     variablesOf(definition),
   );

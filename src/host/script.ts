@@ -5,6 +5,8 @@ import type { HostCommand, Step } from './steps.ts';
 export interface Section {
   title: string;
   steps: readonly Step[];
+  /** For what others may have made already, or still use: shell conditions under which `add` or `delete` leave it alone. */
+  shared?: { present: string; used: string };
 }
 
 /**
@@ -18,15 +20,22 @@ export function renderScript(
   sections: readonly Section[],
   variables: Record<string, string> = {},
 ): string {
-  const steps = sections.flatMap((section) => section.steps);
-  const add = sections.flatMap(({ title: heading, steps: own }) => [
+  const add = sections.flatMap(({ title: heading, steps, shared }) => [
     `  # --- ${heading}`,
-    ...own.flatMap((step) =>
-      step.apply.length === 0 ? [] : ['', ...comment(step.why), ...step.apply.flatMap(applyLines)],
+    ...unless(
+      shared?.present,
+      steps.flatMap((step) =>
+        step.apply.length === 0 ? [] : ['', ...comment(step.why), ...step.apply.flatMap(applyLines)],
+      ),
     ),
     '',
   ]);
-  const undo = steps.toReversed().flatMap((step) => step.undo.map((command) => `  ${undoLine(command)}`));
+  const undo = sections.toReversed().flatMap(({ steps, shared }) =>
+    unless(
+      shared?.used,
+      steps.toReversed().flatMap((step) => step.undo.map((command) => `  ${undoLine(command)}`)),
+    ),
+  );
   const short = Object.entries(variables).filter(([, path]) => word(path) === path);
   const shorten = (line: string) => short.reduce((text, [name, path]) => text.replaceAll(path, `$${name}`), line);
   return `${[
@@ -54,6 +63,11 @@ export function renderScript(
     '  *) echo "usage: sh $0 add|delete" >&2; exit 2 ;;',
     'esac',
   ].join('\n')}\n`;
+}
+
+/** Lines that are run only where a shell condition does not hold. */
+function unless(condition: string | undefined, lines: readonly string[]): string[] {
+  return condition === undefined || lines.length === 0 ? [...lines] : [`  if ! ${condition}; then`, ...lines, '  fi'];
 }
 
 function comment(why: string): string[] {

@@ -1,4 +1,5 @@
 import { renderScript, type Section } from '../host/script.ts';
+import type { Step } from '../host/steps.ts';
 import type { Network } from './definition.ts';
 import { defaultMtu, hasIpv6, ipForward, type NetworkFacts } from './facts.ts';
 import { planNetwork } from './lifecycle.ts';
@@ -9,22 +10,33 @@ function untouchedHost(forwarding: boolean): NetworkFacts {
   return { bridgeExists: false, ipForward: forwarding, ipv6: hasIpv6(), mtu: defaultMtu(), firewall: [] };
 }
 
-/** The steps that make a network, under a heading that says whether they would be taken here. */
-export function networkSection(network: Network): Section {
+function planOnUntouchedHost(network: Network): Step[] {
   // While a network of ours is up, ip_forward is on because of us: the script is to be complete all the same.
-  const up = isUp(network);
-  const steps = planNetwork(network, untouchedHost(up ? false : ipForward()));
+  return planNetwork(network, untouchedHost(isUp(network) ? false : ipForward()));
+}
+
+/**
+ * The steps that make the network of a container, which its other containers share: like minirun, the script makes it
+ * only where it is not up, and takes it down only when nobody else is plugged in.
+ *
+ * @param ownPort the container's own port on the bridge
+ */
+export function sharedNetworkSection(network: Network, ownPort: string): Section {
+  const { bridge } = network;
   return {
-    title: up
-      ? `Network ${network.name}: it is up on this machine, so minirun skips this part here`
-      : `Network ${network.name}`,
-    steps,
+    title: `Network ${network.name}, unless it is up already`,
+    steps: planOnUntouchedHost(network),
+    shared: {
+      present: `ip link show dev ${bridge} >/dev/null 2>&1`,
+      // The kernel takes the own port away a moment after its namespace.
+      used: `ip -o link show master ${bridge} | grep -qv ' ${ownPort}[@:]'`,
+    },
   };
 }
 
 /** `network create --explain`. */
 export async function explainNetwork(network: Network): Promise<string> {
   return renderScript(`Network ${network.name}: what minirun does to make it, as a person would type it.`, [
-    networkSection(network),
+    { title: `Network ${network.name}`, steps: planOnUntouchedHost(network) },
   ]);
 }

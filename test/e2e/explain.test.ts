@@ -89,6 +89,20 @@ describe.skipIf(skipOrFail(missingWorld()))('--explain', () => {
     await real.run(['rm', '-f', '-a']);
   });
 
+  test('beside a live container the script leaves the network of that one alone', async () => {
+    const before = await real.snapshot();
+    await real.run(['run', '-d', '--name', 'witness', 'busybox', 'sleep', '1000']);
+    const lived = await real.snapshot();
+    const { stdout } = await real.run(['run', '-d', '--name', 'guest', '--explain', 'busybox', 'sleep', '1000']);
+    await real.sh('cat >script; sh script add; ip -n guest -br addr show eth0', { input: stdout });
+    expect(await real.sh('ip -n guest -br addr show eth0')).toContain('10.90.');
+    await real.sh('sh script delete; sh script delete; rm script');
+    await expectNoLeak(lived, real);
+    expect((await real.run(['exec', 'witness', 'ping', '-c', '1', '-W', '2', '10.90.0.1'])).code).toBe(0);
+    await real.run(['rm', '-f', '-a']);
+    await expectNoLeak(before, real);
+  });
+
   test('the script of rm takes down what a real run has built', async () => {
     const before = await real.snapshot();
     await real.run(['run', '-d', '--name', 'old', 'busybox', 'sleep', '1000']);
