@@ -1,4 +1,3 @@
-import fs from 'node:fs';
 import type { Command } from 'commander';
 import { MinirunError } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
@@ -41,18 +40,8 @@ export function registerExec(program: Command): void {
           { code: 125 },
         );
       }
-      const envFiles = (options.envFile ?? []).map((file) => {
-        try {
-          return fs.readFileSync(file, 'utf8');
-        } catch {
-          throw new MinirunError(
-            `cannot read ${file}`,
-            'there is no such file, or it may not be read',
-            'Check the path given to --env-file',
-            { code: 125 },
-          );
-        }
-      });
+      const { readTextFile } = await import('../container/text-file.ts');
+      const envFiles = (options.envFile ?? []).map((file) => readTextFile('--env-file', file));
       await reconcileFirst();
       const { execInContainer } = await import('../container/exec.ts');
       process.exitCode = await execInContainer(container, {

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { ContainerRequest } from '../container/create.ts';
 import { MinirunError } from '../errors.ts';
+import { reconcileFirst } from './each.ts';
 
 type Options = Record<string, string | string[] | boolean | undefined>;
 
@@ -67,9 +68,8 @@ export function registerRun(program: Command): void {
       if (!detach && !shown && options.tty === true && options.interactive === true && !process.stdin.isTTY) {
         refuse('-t with -i needs a terminal', 'standard input is none', 'Leave -t out, or run it from a terminal');
       }
-      const { reconcile } = await import('../container/reconcile.ts');
       await failAs125(async () => {
-        await reconcile();
+        await reconcileFirst();
         const { draftContainer } = await import('../container/create.ts');
         const draft = await draftContainer(request);
         if (options.explain === true) {
@@ -97,8 +97,7 @@ export function registerCreate(program: Command): void {
     .action(async (image: string | undefined, command: string[], options: Options) => {
       const request = toRequest(image, command, options);
       await failAs125(async () => {
-        const { reconcile } = await import('../container/reconcile.ts');
-        await reconcile();
+        await reconcileFirst();
         const { draftContainer, writeContainer } = await import('../container/create.ts');
         const draft = await draftContainer(request);
         const forget = await writeCidfile(options.cidfile as string | undefined, draft.definition.id);

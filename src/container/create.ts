@@ -37,6 +37,7 @@ import type { OciMount, OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
 import { openFilesHardLimit } from './start.ts';
 import { containerFiles, findId, namePattern, reserveName, writeState } from './store.ts';
+import { readTextFile } from './text-file.ts';
 
 /** What `run` and `create` take, as it was typed; docker's names. Lists are empty when an option was not given. */
 export interface ContainerRequest {
@@ -112,7 +113,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     [...request.labelFile.flatMap((file) => readLines('--label-file', file)), ...request.label].map(parseLabel),
   );
   const addHosts = request.addHost.map(parseAddHost);
-  const envFiles = request.envFile.flatMap((file) => parseEnvFile(readText('--env-file', file), process.env));
+  const envFiles = request.envFile.flatMap((file) => parseEnvFile(readTextFile('--env-file', file), process.env));
   const env = request.env.flatMap((text) => parseEnv(text, process.env) ?? []);
   if (request.hostname !== undefined) checkHostname(request.hostname);
   if (request.user !== undefined) checkUser(request.user);
@@ -149,7 +150,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   }
   const hostname =
     request.hostname ??
-    (network === 'host' ? readText('hostname', '/proc/sys/kernel/hostname').trim() : id.slice(0, 12));
+    (network === 'host' ? readTextFile('hostname', '/proc/sys/kernel/hostname').trim() : id.slice(0, 12));
   const definition: Definition = {
     schema: 1,
     id,
@@ -350,21 +351,8 @@ function staticInit(): string {
   );
 }
 
-function readText(option: string, file: string): string {
-  try {
-    return fs.readFileSync(file, 'utf8');
-  } catch {
-    throw new MinirunError(
-      `cannot read ${file}`,
-      'there is no such file, or it may not be read',
-      `Check the path given to ${option}`,
-      { code: 125 },
-    );
-  }
-}
-
 function readLines(option: string, file: string): string[] {
-  return readText(option, file)
+  return readTextFile(option, file)
     .split(/\r?\n/)
     .filter((line) => line.trim() !== '' && !line.startsWith('#'));
 }

@@ -1,6 +1,5 @@
 import fs from 'node:fs';
 import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
-
 import { faultPoint, faultsOn } from './fault.ts';
 import type { HostCommand, IpCommand, IptablesCommand, Step } from './steps.ts';
 import { runDirectly } from './tool.ts';
