@@ -8,7 +8,8 @@ import { architecture } from './architecture.ts';
 import type { Recipe, RootfsDefinition } from './recipes.ts';
 import { type Source, SourceUnavailable } from './source.ts';
 import { Staging } from './staging.ts';
-import { type OciImageConfig, storeImage } from './store.ts';
+import { storeImage } from './store.ts';
+import type { OciImageConfig } from './manifest.ts';
 
 /** Part of what the layer's digest is made of: raise it when the code below makes something else of the same recipe. */
 const builder = 'minirun busybox rootfs 1';

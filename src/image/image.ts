@@ -9,6 +9,11 @@ export interface ImageConfig {
   Labels?: Record<string, string>;
   ExposedPorts?: Record<string, object>;
   Volumes?: Record<string, object>;
+  /** Kept and shown; durations in nanoseconds, as docker has them. */
+  Healthcheck?: { Test?: string[]; Interval?: number; Timeout?: number; StartPeriod?: number; Retries?: number };
+  OnBuild?: string[];
+  Shell?: string[];
+  ArgsEscaped?: boolean;
 }
 
 /** An image that is on this machine, unpacked. */

@@ -7,7 +7,8 @@ import type { Image } from './image.ts';
 import { unpackLayer } from './layer.ts';
 import { parseReference } from './reference.ts';
 import { Staging } from './staging.ts';
-import { type OciImageConfig, storeImage, sweepImages } from './store.ts';
+import { storeImage, sweepImages } from './store.ts';
+import type { OciImageConfig } from './manifest.ts';
 
 /**
  * Makes an image of one layer from an archive of a root filesystem: tar, plain or compressed.

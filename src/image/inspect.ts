@@ -3,7 +3,8 @@ import { MinirunError } from '../errors.ts';
 import { readJson } from '../state/json.ts';
 import { paths } from '../state/paths.ts';
 import type { Image } from './image.ts';
-import { findImage, listImages, type OciImageConfig } from './store.ts';
+import { findImage, listImages } from './store.ts';
+import type { OciImageConfig } from './manifest.ts';
 
 /** An image in docker's words and order, as `inspect` shows it; undefined when there is none of that name or id. */
 export function describeImage(name: string): object | undefined {

@@ -6,7 +6,8 @@ import { unpackLayer } from './layer.ts';
 import type { Recipe } from './recipes.ts';
 import { type Source, SourceUnavailable } from './source.ts';
 import { Staging } from './staging.ts';
-import { type OciImageConfig, storeImage } from './store.ts';
+import { storeImage } from './store.ts';
+import type { OciImageConfig } from './manifest.ts';
 
 /** Milliseconds until a server must have begun to answer, and that it may then be silent. */
 const timeouts = { connect: 5_000, silence: 30_000 };

@@ -4,7 +4,8 @@ import path from 'node:path';
 import { MinirunError } from '../errors.ts';
 import { readJson, writeJson } from '../state/json.ts';
 import { paths } from '../state/paths.ts';
-import type { Image, ImageConfig } from './image.ts';
+import type { Image } from './image.ts';
+import type { OciImageConfig } from './manifest.ts';
 import { canonicalName, familiarName, familiarRepository, parseReference, type Reference } from './reference.ts';
 import type { Staging } from './staging.ts';
 
@@ -21,17 +22,6 @@ interface Tag {
   id: string;
   /** What the image stands in for under this name: one line for the user. */
   standIn?: string;
-}
-
-/** An OCI image config: `images/configs/<hex of the id>.json`, byte for byte what the id is the digest of. */
-export interface OciImageConfig {
-  architecture: string;
-  os: string;
-  /** RFC 3339. */
-  created?: string;
-  config: ImageConfig;
-  rootfs: { type: 'layers'; diff_ids: string[] };
-  history?: { created?: string; created_by?: string; comment?: string }[];
 }
 
 /** A layer that is ready in a staging directory. */
@@ -63,6 +53,7 @@ const indexFile = () => path.join(paths.images(), 'index.json');
 const configDirectory = () => path.join(paths.images(), 'configs');
 const layerDirectory = () => path.join(paths.images(), 'layers');
 const hexOf = (digest: string) => digest.slice(digest.indexOf(':') + 1);
+/** `images/configs/<hex of the id>.json`, byte for byte what the id is the digest of. */
 const configFile = (id: string) => path.join(configDirectory(), `${hexOf(id)}.json`);
 const layerPlace = (diffId: string) => path.join(layerDirectory(), hexOf(diffId));
 
