@@ -13,7 +13,7 @@ export function registerRmi(program: Command): void {
       'also when a container uses the image (it then only loses its name), or when an id has several names',
     )
     .action(async (images: string[], options: { force?: boolean }) => {
-      const { removeImage } = await import('../image/store.ts');
+      const { removeImage } = await import('../image/collect.ts');
       const { listContainers } = await import('../container/store.ts');
       const inUse = (id: string) =>
         listContainers().find(({ definition }) => definition.imageId === id)?.definition.name;

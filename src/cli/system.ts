@@ -12,7 +12,7 @@ export function registerSystem(program: Command): void {
       for (const problem of problems) process.stderr.write(`minirun: ${problem}\n`);
       if (problems.length > 0) process.exitCode = 1;
       if (due === true) return;
-      const { sweepImages } = await import('../image/store.ts');
+      const { sweepImages } = await import('../image/collect.ts');
       await sweepImages();
     });
 }

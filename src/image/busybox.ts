@@ -39,10 +39,9 @@ export function busyboxSource({ rootfs }: { rootfs: RootfsDefinition }, recipe: 
           history: [{ created_by: `minirun: ${recipe.description}` }],
         };
         return await storeImage({
-          reference,
+          references: [reference],
           config: JSON.stringify(config),
-          layers: [{ diffId, directory }],
-          size,
+          layers: [{ diffId, size, directory }],
           staging,
         });
       } finally {

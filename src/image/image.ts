@@ -1,3 +1,5 @@
+import type { Platform } from './manifest.ts';
+
 /** The part of an OCI image config that a container takes over, with the image-spec's names. */
 export interface ImageConfig {
   Env?: string[];
@@ -22,6 +24,7 @@ export interface Image {
   id: string;
   /** As shown: `alpine:latest`. */
   reference: string;
+  platform: Platform;
   /** Unpacked layers as absolute directories, the topmost first (overlayfs's order). */
   layers: string[];
   config: ImageConfig;

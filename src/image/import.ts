@@ -7,7 +7,8 @@ import type { Image } from './image.ts';
 import { unpackLayer } from './layer.ts';
 import { parseReference } from './reference.ts';
 import { Staging } from './staging.ts';
-import { storeImage, sweepImages } from './store.ts';
+import { sweepImages } from './collect.ts';
+import { storeImage } from './store.ts';
 import type { OciImageConfig } from './manifest.ts';
 
 /**
@@ -51,10 +52,9 @@ export async function importTarball(
       history: [{ created, comment }],
     };
     return await storeImage({
-      reference,
+      references: reference === undefined ? [] : [reference],
       config: JSON.stringify(imageConfig),
-      layers: [{ diffId, directory }],
-      size,
+      layers: [{ diffId, size, directory }],
       staging,
     });
   } finally {

@@ -48,10 +48,9 @@ export function minirootfsSource({ mirror, releases }: { mirror: string; release
           history: [{ created_by: `minirun: ${release.file}` }],
         };
         return await storeImage({
-          reference,
+          references: [reference],
           config: JSON.stringify(config),
-          layers: [{ diffId, directory }],
-          size,
+          layers: [{ diffId, size, directory }],
           staging,
         });
       } finally {

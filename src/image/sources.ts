@@ -5,7 +5,8 @@ import { minirootfsSource } from './minirootfs.ts';
 import { findRecipe, type Recipe, type SourceDefinition } from './recipes.ts';
 import { familiarName, parseReference, type Reference, shortName } from './reference.ts';
 import { type Source, SourceUnavailable } from './source.ts';
-import { sweepImages, tagImage } from './store.ts';
+import { sweepImages } from './collect.ts';
+import { tagImage } from './store.ts';
 
 /** Gets an image from the first of its sources that has it. @throws MinirunError when there is none */
 export async function obtainImage(
@@ -80,7 +81,7 @@ function standInSource(name: string): Source {
       const mark =
         `${wanted} is only a stand-in made of this machine's ${other.path.split('/').at(-1)}` +
         `${reasons === '' ? '' : ` (${reasons})`}; --pull=always tries to get the real one`;
-      return tagImage(image.id, reference, mark);
+      return tagImage(image.id, [reference], mark);
     },
   };
 }

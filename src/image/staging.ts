@@ -1,9 +1,12 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { bootId, isAlive, selfRef } from '../host/process.ts';
+import { readJson, writeJson } from '../state/json.ts';
 import { ensureStateRoot, paths } from '../state/paths.ts';
 
 let serial = 0;
+
+const pinsFile = 'pins.json';
 
 /**
  * A directory in which something is made that is then renamed into the store, or was taken out of it to be deleted. Its
@@ -33,6 +36,14 @@ export class Staging {
     return directory;
   }
 
+  /**
+   * Keeps layers from being swept, though no image names them yet, for as long as this directory and process live.
+   * Under the lock: a sweep that is at it must not have looked already.
+   */
+  pin(diffIds: readonly string[]): void {
+    writeJson(this.file(pinsFile), diffIds, { durable: false });
+  }
+
   remove(): void {
     removeTree(this.directory);
   }
@@ -47,13 +58,25 @@ function removeTree(directory: string): void {
   }
 }
 
+/** Staging directories, with whether the process is alive that made each. */
+function stagings(): { directory: string; alive: boolean }[] {
+  return fs.readdirSync(paths.images()).flatMap((entry) => {
+    const match = /^\.staging-(\d+)-(\d+)-([0-9a-f]+)-\d+$/.exec(entry);
+    if (match === null) return [];
+    const [, pid, start, boot] = match;
+    const alive = boot === bootId().slice(0, 8) && isAlive({ pid: Number(pid), start: Number(start) });
+    return { directory: path.join(paths.images(), entry), alive };
+  });
+}
+
+/** The layers that running processes have pinned. */
+export function pinned(): string[] {
+  return stagings().flatMap(({ directory, alive }) =>
+    alive ? (readJson<string[]>(path.join(directory, pinsFile)) ?? []) : [],
+  );
+}
+
 /** Deletes the staging directories of processes that are gone. */
 export function sweepStaging(): void {
-  for (const entry of fs.readdirSync(paths.images())) {
-    const match = /^\.staging-(\d+)-(\d+)-([0-9a-f]+)-\d+$/.exec(entry);
-    if (match === null) continue;
-    const [, pid, start, boot] = match;
-    if (boot === bootId().slice(0, 8) && isAlive({ pid: Number(pid), start: Number(start) })) continue;
-    removeTree(path.join(paths.images(), entry));
-  }
+  for (const { directory, alive } of stagings()) if (!alive) removeTree(directory);
 }

@@ -1,35 +1,37 @@
-import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
-import { readJson, writeJson } from '../state/json.ts';
-import { paths } from '../state/paths.ts';
 import type { Image } from './image.ts';
-import type { OciImageConfig } from './manifest.ts';
+import {
+  blobPlace,
+  configDirectory,
+  configPlace,
+  digestOf,
+  type Index,
+  layerDirectory,
+  layerPlace,
+  locate,
+  locked,
+  namesOf,
+  noSuchImage,
+  readConfig,
+  readIndex,
+  writeIndex,
+} from './index-file.ts';
+import type { Descriptor, RawManifest } from './manifest.ts';
 import { canonicalName, familiarName, familiarRepository, parseReference, type Reference } from './reference.ts';
 import type { Staging } from './staging.ts';
 
-/** `images/index.json`: what is here and under which names. */
-interface Index {
-  schema: 1;
-  /** By canonical name. */
-  references: Record<string, Tag>;
-  /** By id. An image that no name leads to is kept until somebody removes it. */
-  images: Record<string, { size: number; stored: string }>;
-}
-
-interface Tag {
-  id: string;
-  /** What the image stands in for under this name: one line for the user. */
-  standIn?: string;
-}
-
-/** A layer that is ready in a staging directory. */
+/** A layer that is ready to be taken into the store. */
 export interface StagedLayer {
-  /** Digest of the uncompressed tar, or what stands for it in a layer that was never one. */
+  /** Digest of the uncompressed tar. */
   diffId: string;
+  /** Bytes of all files. */
+  size: number;
   /** Where it was unpacked. */
   directory: string;
+  /** The archive it was unpacked from, verified. */
+  blob?: { file: string; descriptor: Descriptor };
 }
 
 /** One name of an image, or none of it, as a line of `minirun images`. */
@@ -49,58 +51,11 @@ export interface ImageListing {
   labels: Record<string, string>;
 }
 
-const indexFile = () => path.join(paths.images(), 'index.json');
-const configDirectory = () => path.join(paths.images(), 'configs');
-const layerDirectory = () => path.join(paths.images(), 'layers');
-const hexOf = (digest: string) => digest.slice(digest.indexOf(':') + 1);
-/** `images/configs/<hex of the id>.json`, byte for byte what the id is the digest of. */
-const configFile = (id: string) => path.join(configDirectory(), `${hexOf(id)}.json`);
-const layerPlace = (diffId: string) => path.join(layerDirectory(), hexOf(diffId));
-
-function readIndex(): Index {
-  return readJson<Index>(indexFile()) ?? { schema: 1, references: {}, images: {} };
-}
-
-/** The lock is loaded only where something changes: finding an image is part of every start. */
-async function locked<T>(change: () => T): Promise<T> {
-  const { withLock } = await import('../state/lock.ts');
-  return withLock(change);
-}
-
 /** The image of that name, id or beginning of an id; undefined when it is not on this machine. */
 export function findImage(name: string): Image | undefined {
   const index = readIndex();
   const found = locate(index, name);
   return found && loadImage(index, found.id, found.key);
-}
-
-interface Location {
-  id: string;
-  /** The canonical name by which it was found; absent when by id. */
-  key?: string;
-}
-
-function locate(index: Index, name: string): Location | undefined {
-  if (Object.hasOwn(index.images, name)) return { id: name };
-  const digits = /^(?:sha256:)?([0-9a-f]{1,64})$/.exec(name)?.[1];
-  // A name goes before an id that begins with it, as in docker.
-  if (digits !== name || digits.length < 64) {
-    if (!name.startsWith('sha256:')) {
-      const key = canonicalName(parseReference(name));
-      const tag = index.references[key];
-      if (tag !== undefined) return { id: tag.id, key };
-    }
-    if (digits === undefined) return undefined;
-  }
-  const matches = Object.keys(index.images).filter((id) => hexOf(id).startsWith(digits));
-  if (matches.length > 1) {
-    throw new MinirunError(
-      `ambiguous image id "${name}"`,
-      `${matches.length} images begin with it`,
-      'Give more digits',
-    );
-  }
-  return matches[0] === undefined ? undefined : { id: matches[0] };
 }
 
 function loadImage(index: Index, id: string, key?: string): Image | undefined {
@@ -111,19 +66,11 @@ function loadImage(index: Index, id: string, key?: string): Image | undefined {
   return {
     id,
     reference: name === undefined ? id.slice(0, 'sha256:'.length + 12) : familiarName(parseReference(name)),
+    platform: { os: config.os, architecture: config.architecture, variant: config.variant },
     layers: config.rootfs.diff_ids.map(layerPlace).toReversed(),
     config: config.config,
     ...(tag?.standIn === undefined ? {} : { standIn: tag.standIn }),
   };
-}
-
-/** The OCI config of an image that is here. */
-function readConfig(id: string): OciImageConfig | undefined {
-  return readJson<OciImageConfig>(configFile(id));
-}
-
-function namesOf(index: Index, id: string): string[] {
-  return Object.keys(index.references).filter((key) => index.references[key]?.id === id);
 }
 
 /** Every name of every image, and the images without one, the newest first. */
@@ -135,178 +82,141 @@ export function listImages(): ImageListing[] {
       const about = { id, size, created: config?.created ?? stored, labels: config?.config.Labels ?? {} };
       const names = namesOf(index, id);
       if (names.length === 0) return [about];
-      return names.toSorted().map((name) => {
+      return rowsOf(names).map(({ name, digest }) => {
         const reference = parseReference(name);
-        const { tag, digest } = reference;
         const standIn = index.references[name]?.standIn;
-        return { ...about, name, repository: familiarRepository(reference), tag, digest, standIn };
+        return { ...about, name, repository: familiarRepository(reference), tag: reference.tag, digest, standIn };
       });
     })
     .toSorted((a, b) => (a.created < b.created ? 1 : a.created > b.created ? -1 : 0));
 }
 
+/** A row for each tag, with the digest of its repository; a digest has one of its own where there is no such tag. */
+function rowsOf(names: readonly string[]): { name: string; digest?: string }[] {
+  const references = names.toSorted().map((name) => ({ name, ...parseReference(name) }));
+  const tags = references.filter(({ digest }) => digest === undefined);
+  const digests = references.filter(({ digest }) => digest !== undefined);
+  const isSame = (a: Reference, b: Reference) => a.domain === b.domain && a.path === b.path;
+  return [
+    ...tags.map((tag) => ({ name: tag.name, digest: digests.find((each) => isSame(each, tag))?.digest })),
+    ...digests.filter((each) => !tags.some((tag) => isSame(each, tag))),
+  ];
+}
+
+/** Whether a layer is here, unpacked. */
+export function hasLayer(diffId: string): boolean {
+  return readIndex().layers[diffId] !== undefined && fs.existsSync(layerPlace(diffId));
+}
+
 /**
- * Takes an image into the store: moves the staged layers to their places (what is there already is left as it is),
- * writes the config and points the name at it. The name's former image stays, without that name.
+ * Takes an unpacked layer into the store, where others find it at once. Nothing names it yet: whoever does this keeps
+ * it by a pin of its staging directory until the image is stored.
+ */
+export async function storeLayer(layer: StagedLayer): Promise<void> {
+  makeDirectories();
+  await locked(() => {
+    const index = readIndex();
+    takeLayer(index, layer);
+    // What a power cut loses is fetched again.
+    writeIndex(index, { durable: false });
+  });
+}
+
+function makeDirectories(): void {
+  for (const directory of [configDirectory(), layerDirectory()])
+    fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
+}
+
+/** Moves a staged layer to its place; what is there already is left as it is. */
+function takeLayer(index: Index, { diffId, size, directory, blob }: StagedLayer): void {
+  if (fs.existsSync(layerPlace(diffId)) && index.layers[diffId] !== undefined) return;
+  if (blob !== undefined) takeBlob(blob.descriptor.digest, blob.file);
+  if (!fs.existsSync(layerPlace(diffId))) fs.renameSync(directory, layerPlace(diffId));
+  const { mediaType, digest, size: length } = blob?.descriptor ?? {};
+  index.layers[diffId] = {
+    size,
+    ...(digest === undefined ? {} : { blob: { mediaType, digest, size: length } as Descriptor }),
+  };
+}
+
+function takeBlob(digest: string, file: string): void {
+  const place = blobPlace(digest);
+  fs.mkdirSync(path.dirname(place), { recursive: true, mode: 0o700 });
+  fs.renameSync(file, place);
+}
+
+/**
+ * Takes an image into the store: its layers, as far as they are not here yet, its config and its manifest, and points
+ * names at it. An image that had such a name before stays, without it.
  *
  * @param config the OCI config as text; its digest is the image's id
- * @param layers the lowest first, in the order of the config's diff_ids
+ * @param layers those that are staged; every other one of the config must be here already
+ * @param manifest as a registry or an archive gave it
+ * @throws MinirunError when a layer is missing
  */
 export async function storeImage({
-  reference,
+  references,
   config,
   layers,
-  size,
+  manifest,
   standIn,
   staging,
 }: {
-  reference?: Reference;
-  config: string;
-  layers: StagedLayer[];
-  /** Bytes of all files of all layers. */
-  size: number;
+  references: readonly Reference[];
+  config: string | Buffer;
+  layers: readonly StagedLayer[];
+  manifest?: RawManifest;
   standIn?: string;
   staging: Staging;
 }): Promise<Image> {
-  const id = `sha256:${createHash('sha256').update(config).digest('hex')}`;
+  const id = digestOf(config);
   const stagedConfig = staging.file('config.json');
   fs.writeFileSync(stagedConfig, config, { mode: 0o600, flush: true });
+  const diffIds = (JSON.parse(config.toString()) as { rootfs: { diff_ids: string[] } }).rootfs.diff_ids;
+  const stagedManifest = staging.file('manifest.json');
+  if (manifest !== undefined) fs.writeFileSync(stagedManifest, manifest.body, { mode: 0o600, flush: true });
+  makeDirectories();
   return locked(() => {
     // One critical section: a sweep or `rmi` must not find layers that nothing names yet.
-    for (const directory of [configDirectory(), layerDirectory()])
-      fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
-    for (const { diffId, directory } of layers) {
-      if (!fs.existsSync(layerPlace(diffId))) fs.renameSync(directory, layerPlace(diffId));
-    }
-    fs.renameSync(stagedConfig, configFile(id));
     const index = readIndex();
-    index.images[id] ??= { size, stored: new Date().toISOString() };
-    const key = reference && canonicalName(reference);
-    if (key !== undefined) index.references[key] = { id, ...(standIn === undefined ? {} : { standIn }) };
-    writeJson(indexFile(), index);
-    return loadImage(index, id, key) as Image;
+    for (const layer of layers) takeLayer(index, layer);
+    const missing = diffIds.find((diffId) => !fs.existsSync(layerPlace(diffId)));
+    if (missing !== undefined)
+      throw new MinirunError('cannot store the image', `its layer ${missing} is not here any more`, 'Try again');
+    fs.renameSync(stagedConfig, configPlace(id));
+    const size = diffIds.reduce((sum, diffId) => sum + (index.layers[diffId]?.size ?? 0), 0);
+    const record = (index.images[id] ??= { size, stored: new Date().toISOString() });
+    if (manifest !== undefined && record.manifest === undefined) {
+      takeBlob(manifest.digest, stagedManifest);
+      const { digest, mediaType, body } = manifest;
+      record.manifest = { mediaType, digest, size: body.length };
+    }
+    for (const key of references.map(canonicalName))
+      index.references[key] = { id, ...(standIn === undefined ? {} : { standIn }) };
+    writeIndex(index);
+    return loadImage(index, id, references[0] && canonicalName(references[0])) as Image;
   });
 }
 
-/** Gives an image that is here a further name. */
-export async function tagImage(id: string, reference: Reference, standIn?: string): Promise<Image> {
+/** Gives an image that is here further names. */
+export async function tagImage(id: string, references: readonly Reference[], standIn?: string): Promise<Image> {
   return locked(() => {
     const index = readIndex();
     if (index.images[id] === undefined) throw noSuchImage(id, 'name');
-    const key = canonicalName(reference);
-    index.references[key] = { id, ...(standIn === undefined ? {} : { standIn }) };
-    writeJson(indexFile(), index);
-    return loadImage(index, id, key) as Image;
+    const keys = references.map(canonicalName);
+    for (const key of keys) index.references[key] = { id, ...(standIn === undefined ? {} : { standIn }) };
+    writeIndex(index);
+    return loadImage(index, id, keys[0]) as Image;
   });
 }
 
-function noSuchImage(name: string, verb: string): MinirunError {
-  return new MinirunError(
-    `cannot ${verb} image "${name}"`,
-    'it is not on this machine',
-    'See minirun images for those that are',
-  );
-}
-
-/** What `removeImage` did, in docker's words: names without an image, and digests of what was deleted. */
-export interface Removal {
-  untagged: string[];
-  deleted: string[];
-}
-
-/**
- * Removes a name of an image and, with its last name, the image and the layers that no other image has; by id all of
- * it at once. Docker's rules: an image that a container uses keeps its last name unless forced, and is never deleted.
- *
- * @param inUse the name of a container that uses the image, if there is one; called under the lock
- */
-export async function removeImage(
-  name: string,
-  { inUse, force = false }: { inUse: (id: string) => string | undefined; force?: boolean },
-): Promise<Removal> {
-  const { Staging: NewStaging, sweepStaging } = await import('./staging.ts');
-  const trash = new NewStaging();
-  try {
-    return await locked(() => {
-      const index = readIndex();
-      const found = locate(index, name);
-      if (found === undefined) throw noSuchImage(name, 'remove');
-      const removal = untag(index, name, found, inUse(found.id), force);
-      const isUnnamed = namesOf(index, found.id).length === 0;
-      // After a forced untagging a container goes on using the layers, so the image stays without a name.
-      if (isUnnamed && inUse(found.id) === undefined) {
-        delete index.images[found.id];
-        removal.deleted.push(found.id);
-      }
-      // The index first: what nothing names is swept, whenever this process dies.
-      writeJson(indexFile(), index);
-      removal.deleted.push(...discardUnreachable(index, trash));
-      return removal;
-    });
-  } finally {
-    trash.remove();
-    sweepStaging();
-  }
-}
-
-/** Takes away the names that are to go. @throws MinirunError when docker would refuse */
-function untag(index: Index, name: string, { id, key }: Location, user: string | undefined, force: boolean): Removal {
-  const names = namesOf(index, id);
-  const short = id.slice('sha256:'.length, 'sha256:'.length + 12);
-  const refuse = (why: string, remedy: string) => new MinirunError(`cannot remove image "${name}"`, why, remedy);
-  if (key !== undefined) {
-    if (names.length === 1 && user !== undefined && !force) {
-      throw refuse(
-        `container ${user} uses its image ${short}`,
-        `Remove the container first: minirun rm -f ${user}, or take away only the name: minirun rmi -f ${name}`,
-      );
-    }
-    delete index.references[key];
-    return { untagged: [familiarName(parseReference(key))], deleted: [] };
-  }
-  if (names.length > 1 && !force) {
-    throw refuse(`it has ${names.length} names`, `Remove all of them: minirun rmi -f ${short}`);
-  }
-  if (user !== undefined) {
-    throw refuse(`container ${user} uses it`, `Remove the container first: minirun rm -f ${user}`);
-  }
-  for (const each of names) delete index.references[each];
-  return { untagged: names.map((each) => familiarName(parseReference(each))), deleted: [] };
-}
-
-/** Moves configs and layers that no image of the index has into the staging directory; under the lock. */
-function discardUnreachable(index: Index, trash: Staging): string[] {
-  const ids = Object.keys(index.images);
-  const configs = new Set(ids.map((id) => path.basename(configFile(id))));
-  const layers = new Set(ids.flatMap((id) => readConfig(id)?.rootfs.diff_ids ?? []).map(hexOf));
-  discard(configDirectory(), configs, trash);
-  return discard(layerDirectory(), layers, trash).map((hex) => `sha256:${hex}`);
-}
-
-function discard(directory: string, keep: ReadonlySet<string>, trash: Staging): string[] {
-  if (!fs.existsSync(directory)) return [];
-  const gone = fs.readdirSync(directory).filter((entry) => !keep.has(entry));
-  for (const entry of gone) fs.renameSync(path.join(directory, entry), trash.file(entry));
-  return gone;
-}
-
-/**
- * Deletes what processes that were killed have left in the store: staging directories, layers and configs that nothing
- * names, half-written files. For whoever is about to add an image, and for the clean-up of the state directory.
- */
-export async function sweepImages(): Promise<void> {
-  const { Staging: NewStaging, sweepStaging } = await import('./staging.ts');
-  const trash = new NewStaging();
-  try {
-    await locked(() => {
-      discardUnreachable(readIndex(), trash);
-      // The index is written under the lock only, so any other copy of it is nobody's.
-      for (const entry of fs.readdirSync(paths.images())) {
-        if (entry.startsWith('.index.json.')) fs.renameSync(path.join(paths.images(), entry), trash.file(entry));
-      }
-    });
-  } finally {
-    trash.remove();
-    sweepStaging();
-  }
+/** Digests under which a registry has given the image of a reference, in the reference's repository. */
+export function knownDigests(reference: Reference): string[] {
+  const index = readIndex();
+  const id = index.references[canonicalName(reference)]?.id;
+  if (id === undefined) return [];
+  return namesOf(index, id)
+    .map(parseReference)
+    .filter(({ domain, path: repository }) => domain === reference.domain && repository === reference.path)
+    .flatMap(({ digest }) => digest ?? []);
 }

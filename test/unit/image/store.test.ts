@@ -2,10 +2,11 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { removeImage, sweepImages } from '../../../src/image/collect.ts';
 import type { Image } from '../../../src/image/image.ts';
 import { parseReference } from '../../../src/image/reference.ts';
 import { Staging } from '../../../src/image/staging.ts';
-import { findImage, listImages, removeImage, storeImage, sweepImages, tagImage } from '../../../src/image/store.ts';
+import { findImage, listImages, storeImage, tagImage } from '../../../src/image/store.ts';
 import { ensureStateRoot, setStateRoot, stateRoot } from '../../../src/state/paths.ts';
 
 /** The message with which a promise is rejected. */
@@ -39,7 +40,7 @@ async function store(name: string | undefined, layers: string, command = 'sh', s
   const staged = layers.split('').map((letter) => {
     const directory = staging.newLayer(letter);
     fs.writeFileSync(path.join(directory, 'file'), letter);
-    return { diffId: diffId(letter), directory };
+    return { diffId: diffId(letter), size: 1, directory };
   });
   const config = JSON.stringify({
     architecture: 'amd64',
@@ -48,8 +49,8 @@ async function store(name: string | undefined, layers: string, command = 'sh', s
     rootfs: { type: 'layers', diff_ids: staged.map((layer) => layer.diffId) },
   });
   try {
-    const reference = name === undefined ? undefined : parseReference(name);
-    return await storeImage({ reference, config, layers: staged, size: layers.length, standIn, staging });
+    const references = name === undefined ? [] : [parseReference(name)];
+    return await storeImage({ references, config, layers: staged, standIn, staging });
   } finally {
     staging.remove();
   }
@@ -112,7 +113,7 @@ describe('finding', () => {
 describe('storing', () => {
   test('the mark of a stand-in belongs to the name', async () => {
     const image = await store('busybox', 'a');
-    await tagImage(image.id, parseReference('alpine'), 'a stand-in');
+    await tagImage(image.id, [parseReference('alpine')], 'a stand-in');
     expect(findImage('alpine')?.standIn).toBe('a stand-in');
     expect(findImage('busybox')?.standIn).toBeUndefined();
     await store('alpine', 'b', 'real');
@@ -153,14 +154,14 @@ describe('removing', () => {
 
   test('a further name is only taken away', async () => {
     const image = await store('one', 'a');
-    await tagImage(image.id, parseReference('two'));
+    await tagImage(image.id, [parseReference('two')]);
     expect(await removeImage('one', { inUse: () => 'web' })).toEqual({ untagged: ['one:latest'], deleted: [] });
     expect(findImage('two')?.id).toBe(image.id);
   });
 
   test('by id', async () => {
     const image = await store('one', 'a');
-    await tagImage(image.id, parseReference('two'));
+    await tagImage(image.id, [parseReference('two')]);
     expect(await failureOf(removeImage(image.id, nobody))).toMatch('it has 2 names');
     const removal = await removeImage(image.id.slice(7, 19), { ...nobody, force: true });
     expect(removal).toEqual({ untagged: ['one:latest', 'two:latest'], deleted: [image.id, diffId('a')] });

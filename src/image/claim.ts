@@ -1,0 +1,90 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { bootId, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
+import { readJson } from '../state/json.ts';
+import { paths } from '../state/paths.ts';
+import { hexOf, locked } from './index-file.ts';
+import type { Staging } from './staging.ts';
+
+interface Claimant extends ProcessRef {
+  boot: string;
+}
+
+/** Milliseconds between two looks at whether somebody else has finished. */
+const interval = 20;
+
+/**
+ * Does a piece of work that several processes may want at once, and only one is to do: the others wait for it. When
+ * the one fails or dies, another takes over.
+ *
+ * @param digest what the work is about
+ * @param isDone whether it needs not be done (any more)
+ * @param onWait called once when somebody else is at it
+ * @returns the work's value, or undefined when it was done already
+ */
+export async function claimed<T>(
+  digest: string,
+  {
+    staging,
+    isDone,
+    onWait,
+    signal,
+  }: { staging: Staging; isDone: () => boolean; onWait?: () => void; signal?: AbortSignal },
+  work: () => Promise<T>,
+): Promise<T | undefined> {
+  const file = path.join(paths.images(), `.claim-${hexOf(digest)}`);
+  let waits = false;
+  for (;;) {
+    if (isDone()) return undefined;
+    if (take(file, staging)) break;
+    if (!waits) onWait?.();
+    waits = true;
+    if (!isAliveNow(readClaim(file))) await free(file);
+    else await delay(interval, undefined, { signal });
+  }
+  try {
+    // The one before may have finished between the two looks.
+    return isDone() ? undefined : await work();
+  } finally {
+    fs.rmSync(file, { force: true });
+  }
+}
+
+/** link(2) makes a file with its content at once, and only one of several. */
+function take(file: string, staging: Staging): boolean {
+  const own = staging.file('claim');
+  if (!fs.existsSync(own)) {
+    const claimant: Claimant = { ...selfRef(), boot: bootId() };
+    fs.writeFileSync(own, JSON.stringify(claimant), { mode: 0o600 });
+  }
+  try {
+    fs.linkSync(own, file);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    return false;
+  }
+}
+
+function readClaim(file: string): Claimant | undefined {
+  return readJson<Claimant>(file);
+}
+
+const isAliveNow = (claimant: Claimant | undefined): boolean => claimant?.boot === bootId() && isAlive(claimant);
+
+/** Takes a claim from a process that is dead: one waiter does it, and looks again first. */
+async function free(file: string): Promise<void> {
+  await locked(() => {
+    const claimant = readClaim(file);
+    if (claimant !== undefined && !isAliveNow(claimant)) fs.rmSync(file, { force: true });
+  });
+}
+
+/** Removes the claims of processes that are gone; under the lock. */
+export function sweepClaims(): void {
+  for (const entry of fs.readdirSync(paths.images())) {
+    const file = path.join(paths.images(), entry);
+    if (entry.startsWith('.claim-') && !isAliveNow(readClaim(file))) fs.rmSync(file, { force: true });
+  }
+}
