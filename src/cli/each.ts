@@ -1,4 +1,5 @@
 import { MinirunError, messageOf } from '../errors.ts';
+import { printable } from './output/printable.ts';
 
 /**
  * Does something to each of the containers that were named, at most `parallel` at once, and goes on after errors.
@@ -17,7 +18,7 @@ export async function forEach(
         if (print) process.stdout.write(`${name}\n`);
       } catch (error) {
         if (!(error instanceof MinirunError)) throw error;
-        process.stderr.write(`minirun: ${messageOf(error).replaceAll('\n', ' ')}\n`);
+        process.stderr.write(`minirun: ${printable(messageOf(error))}\n`);
         process.exitCode = error.code ?? 1;
       }
     }

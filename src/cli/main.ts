@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { MinirunError, messageOf } from '../errors.ts';
 import { setStateRoot } from '../state/paths.ts';
+import { printable } from './output/printable.ts';
 import { version } from './version.ts';
 
 /** A command's file registers it; only the file of the command that is run is loaded. */
@@ -43,12 +44,38 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Create, list, show and remove networks',
     load: async () => (await import('./network.ts')).registerNetwork,
   },
+  image: {
+    summary: 'List, show, fetch, name and remove images',
+    load: async () => (await import('./image.ts')).registerImage,
+  },
   images: { summary: 'List images', load: async () => (await import('./images.ts')).registerImages },
+  pull: { summary: 'Get an image from a registry', load: async () => (await import('./pull.ts')).registerPull },
+  push: { summary: 'Send an image to a registry', load: async () => (await import('./push.ts')).registerPush },
+  load: { summary: 'Load images from an archive', load: async () => (await import('./load.ts')).registerLoad },
+  save: { summary: 'Save images to an archive', load: async () => (await import('./save.ts')).registerSave },
   import: {
     summary: 'Make an image of a root filesystem in a tar archive',
     load: async () => (await import('./import.ts')).registerImport,
   },
+  tag: { summary: 'Give an image a further name', load: async () => (await import('./tag.ts')).registerTag },
+  history: {
+    summary: 'Show how an image was made',
+    load: async () => (await import('./history.ts')).registerHistory,
+  },
+  commit: {
+    summary: 'Make an image of a container',
+    load: async () => (await import('./commit.ts')).registerCommit,
+  },
+  export: {
+    summary: 'Write the file system of a container as a tar archive',
+    load: async () => (await import('./export.ts')).registerExport,
+  },
   rmi: { summary: 'Remove images', load: async () => (await import('./rmi.ts')).registerRmi },
+  login: { summary: 'Log in to a registry', load: async () => (await import('./login.ts')).registerLogin },
+  logout: {
+    summary: 'Forget the login for a registry',
+    load: async () => (await import('./logout.ts')).registerLogout,
+  },
   info: {
     summary: 'Show what minirun and this machine are',
     load: async () => (await import('./info.ts')).registerInfo,
@@ -58,7 +85,7 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     load: async () => (await import('./doctor.ts')).registerDoctor,
   },
   system: {
-    summary: 'Take back what killed processes have left',
+    summary: 'Show, check and clean up what minirun keeps on the disk',
     load: async () => (await import('./system.ts')).registerSystem,
   },
   version: { summary: 'Show the version', load: async () => (await import('./info.ts')).registerVersion },
@@ -166,7 +193,8 @@ function report(error: unknown, argv: string[]): number {
     return 125;
   }
   if (error instanceof MinirunError) {
-    process.stderr.write(`minirun: ${error.message.replaceAll('\n', ' ')}\n`);
+    // What a registry or an archive has said may be in it.
+    process.stderr.write(`minirun: ${printable(error.message)}\n`);
     return error.code ?? 1;
   }
   process.stderr.write(

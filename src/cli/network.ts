@@ -198,7 +198,9 @@ function registerPrune(network: Command): void {
     .action(async ({ force, filter }: { force?: boolean; filter: string[] }) => {
       const { labelFilter, parseFilters } = await import('./output/filters.ts');
       const passes = parseFilters<Network>(filter, { label: labelFilter(({ labels }) => labels) });
-      if (force !== true && !(await confirmed())) return;
+      const { confirmed } = await import('./output/question.ts');
+      const warning = 'This will remove all custom networks not used by at least one container.';
+      if (force !== true && !(await confirmed(warning))) return;
       await recoverFirst();
       const { removeNetwork } = await import('../network/manage.ts');
       const { listNetworks } = await import('../network/store.ts');
@@ -213,21 +215,6 @@ function registerPrune(network: Command): void {
       );
       if (unused.length > 0) process.stdout.write('\n');
     });
-}
-
-/** Docker's question. Without an answer it is no. */
-async function confirmed(): Promise<boolean> {
-  process.stdout.write(
-    'WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue? [y/N] ',
-  );
-  const { createInterface } = await import('node:readline');
-  const lines = createInterface({ input: process.stdin });
-  const answer = await new Promise<string>((resolve) => {
-    lines.once('line', resolve);
-    lines.once('close', () => resolve(''));
-  });
-  lines.close();
-  return /^y(es)?$/i.test(answer.trim());
 }
 
 /** Takes back what killed processes have left, of containers and of networks. */

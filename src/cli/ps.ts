@@ -1,7 +1,9 @@
 import type { Command } from 'commander';
+import type { Volume } from '../container/definition.ts';
 import { type ShownStatus, shownStatus } from '../container/status.ts';
 import type { Container } from '../container/store.ts';
 import { MinirunError } from '../errors.ts';
+import { shownPorts } from '../image/ports.ts';
 import { reconcileFirst } from './each.ts';
 import { type Filter, labelFilter, parseFilters, patternFilter } from './output/filters.ts';
 import type { Column } from './output/table.ts';
@@ -102,7 +104,7 @@ async function filtersFor(given: readonly string[]): Promise<Record<string, Filt
 function columnsFor(
   idOf: (container: Container) => string,
   truncates: boolean,
-  mountsOf: (id: string) => { type: string; source: string }[],
+  mountsOf: (id: string) => { type: string; source: string; destination: string }[],
 ): Column<Container>[] {
   const now = Date.now();
   const since = (time: string) => humanDuration(Math.max(0, now - Date.parse(time)));
@@ -119,7 +121,12 @@ function columnsFor(
     },
     { name: 'Status', header: 'STATUS', value: (container) => statusLine(container, since) },
     { name: 'State', header: 'STATE', value: ({ state }) => shownStatus(state), hidden: true },
-    { name: 'Ports', header: 'PORTS', value: () => '' },
+    {
+      name: 'Ports',
+      header: 'PORTS',
+      value: ({ definition, state }) =>
+        shownStatus(state) === 'running' ? shownPorts(definition.exposedPorts ?? []) : '',
+    },
     { name: 'Names', header: 'NAMES', value: ({ definition }) => definition.name },
     {
       name: 'Labels',
@@ -134,10 +141,15 @@ function columnsFor(
     {
       name: 'Mounts',
       header: 'MOUNTS',
-      value: ({ definition }) => shownMounts(mountsOf(definition.id), definition.id, truncates),
+      value: ({ definition }) => shownMounts(mountsOf(definition.id), definition, truncates),
       hidden: true,
     },
-    { name: 'LocalVolumes', header: 'LOCAL VOLUMES', value: () => '0', hidden: true },
+    {
+      name: 'LocalVolumes',
+      header: 'LOCAL VOLUMES',
+      value: ({ definition }) => String(definition.volumes?.length ?? 0),
+      hidden: true,
+    },
     { name: 'Size', header: 'SIZE', value: () => '0B', hidden: true },
   ];
 }
@@ -167,11 +179,16 @@ function statusLine({ state }: Container, since: (time: string) => string): stri
   }
 }
 
-/** Directories of the host that the user mounted; minirun's own files for /etc are none. */
-function shownMounts(mounts: readonly { type: string; source: string }[], id: string, truncates: boolean): string {
+/** Volumes, and directories of the host that the user mounted; minirun's own files for /etc are none. */
+function shownMounts(
+  mounts: readonly { type: string; source: string; destination: string }[],
+  { id, volumes = [] }: { id: string; volumes?: readonly Volume[] },
+  truncates: boolean,
+): string {
   return mounts
     .filter(({ type, source }) => type === 'bind' && !source.includes(`/containers/${id}/`))
-    .map(({ source }) => (truncates ? shortened(source, 15) : source))
+    .map(({ source, destination }) => volumes.find((each) => each.destination === destination)?.name ?? source)
+    .map((text) => (truncates ? shortened(text, 15) : text))
     .join(',');
 }
 

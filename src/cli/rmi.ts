@@ -1,5 +1,5 @@
-import type { Command } from 'commander';
-import { forEach } from './each.ts';
+import { type Command, Option } from 'commander';
+import { forEach, reconcileFirst } from './each.ts';
 
 /** `minirun rmi IMAGE...` */
 export function registerRmi(program: Command): void {
@@ -12,15 +12,16 @@ export function registerRmi(program: Command): void {
       '-f, --force',
       'also when a container uses the image (it then only loses its name), or when an id has several names',
     )
+    // There are no parents without a name here.
+    .addOption(new Option('--no-prune', 'taken for docker’s sake').hideHelp())
     .action(async (images: string[], options: { force?: boolean }) => {
+      await reconcileFirst();
       const { removeImage } = await import('../image/collect.ts');
-      const { listContainers } = await import('../container/store.ts');
-      const inUse = (id: string) =>
-        listContainers().find(({ definition }) => definition.imageId === id)?.definition.name;
+      const { imageUser } = await import('../container/image-users.ts');
       await forEach(
         images,
         async (image) => {
-          const { untagged, deleted } = await removeImage(image, { inUse, force: options.force });
+          const { untagged, deleted } = await removeImage(image, { inUse: imageUser(), force: options.force });
           for (const name of untagged) process.stdout.write(`Untagged: ${name}\n`);
           for (const digest of deleted) process.stdout.write(`Deleted: ${digest}\n`);
         },

@@ -19,8 +19,12 @@ function containerOptions(command: Command): Command {
     .option('--name <name>', 'name of the container')
     .option('-e, --env <name=value>', 'set a variable (repeatable)', collect)
     .option('--env-file <file>', 'read variables from a file (repeatable)', collect)
-    .option('-v, --volume <source:target[:ro]>', 'mount a directory of the host (repeatable)', collect)
-    .option('--mount <spec>', 'type=bind,source=…,target=…[,readonly] or type=tmpfs,target=… (repeatable)', collect)
+    .option(
+      '-v, --volume <[source:]target[:ro]>',
+      'mount a directory of the host, or an anonymous volume (repeatable)',
+      collect,
+    )
+    .option('--mount <spec>', 'type=bind,source=…,target=…[,readonly], type=tmpfs or type=volume (repeatable)', collect)
     .option('--tmpfs <target[:options]>', 'mount a tmpfs (repeatable)', collect)
     .option('-w, --workdir <dir>', 'working directory')
     .option('-u, --user <user[:group]>', 'user to run as: name or id')
@@ -32,6 +36,7 @@ function containerOptions(command: Command): Command {
     .option('--dns-search <domain>', 'DNS search domain (repeatable)', collect)
     .option('--dns-option <option>', 'resolver option (repeatable)', collect)
     .option('--add-host <name:address>', 'further line of /etc/hosts (repeatable)', collect)
+    .option('--expose <port[-port][/proto]>', 'note that it listens there (repeatable)', collect)
     .option('--cap-add <capability>', 'add a capability, or ALL (repeatable)', collect)
     .option('--cap-drop <capability>', 'drop a capability, or ALL (repeatable)', collect)
     .option('--privileged', 'all capabilities, no seccomp filter, nothing masked')
@@ -48,6 +53,8 @@ function containerOptions(command: Command): Command {
     .option('--cidfile <file>', 'write the id to this new file')
     .option('--pull <policy>', 'missing, always, never', 'missing')
     .option('-q, --quiet', 'no progress')
+    .option('--platform <os/arch[/variant]>', "another platform's image than this machine's")
+    .option('--tls-verify <bool>', 'false: plain HTTP, or a certificate that nobody vouches for, will do', 'true')
     .option('--rootfs <dir>', 'use a directory as root filesystem, as it is')
     .option('--explain', 'print the steps as a shell script instead of taking them')
     .helpOption('--help', 'show this');
@@ -102,7 +109,7 @@ export function registerCreate(program: Command): void {
         const draft = await draftContainer(request);
         const forget = await writeCidfile(options.cidfile as string | undefined, draft.definition.id);
         try {
-          writeContainer(draft, false);
+          await writeContainer(draft, false);
         } catch (error) {
           forget();
           throw error;
@@ -155,6 +162,9 @@ function toRequest(first: string | undefined, rest: string[], options: Options):
   const pull = text('pull') ?? 'missing';
   if (pull !== 'missing' && pull !== 'always' && pull !== 'never')
     refuse(`invalid --pull "${pull}"`, 'it is no pull policy', 'Give missing, always or never');
+  const tlsVerify = text('tlsVerify') ?? 'true';
+  if (tlsVerify !== 'true' && tlsVerify !== 'false')
+    refuse(`invalid --tls-verify "${tlsVerify}"`, 'it is neither true nor false', 'Give true or false');
   const timeout = text('stopTimeout');
   if (timeout !== undefined && !/^-?\d+$/.test(timeout))
     refuse(`invalid --stop-timeout "${timeout}"`, 'it is no number of seconds', 'Give a whole number');
@@ -177,6 +187,7 @@ function toRequest(first: string | undefined, rest: string[], options: Options):
     dnsSearch: list('dnsSearch'),
     dnsOption: list('dnsOption'),
     addHost: list('addHost'),
+    expose: list('expose'),
     capAdd: list('capAdd'),
     capDrop: list('capDrop'),
     privileged: options.privileged === true,
@@ -190,6 +201,10 @@ function toRequest(first: string | undefined, rest: string[], options: Options):
     labelFile: list('labelFile'),
     securityOpt: list('securityOpt'),
     pull,
+    platform: text('platform'),
+    insecure: tlsVerify === 'false',
+    openReport: async () =>
+      (await import('./output/progress.ts')).reportTo(undefined, { quiet: options.quiet === true }),
     rootfs,
     restart: text('restart') ?? 'no',
     autoRemove: options.rm === true,

@@ -1,7 +1,145 @@
 import { type Command, Option } from 'commander';
+import { MinirunError } from '../errors.ts';
 
+/** `minirun system COMMAND` */
 export function registerSystem(program: Command): void {
-  const system = program.command('system').summary('Take back what killed processes have left');
+  const system = program.command('system').summary('Show, check and clean up what minirun keeps on the disk');
+  registerDf(system);
+  registerPrune(system);
+  registerCheck(system);
+  registerReconcile(system);
+}
+
+function registerDf(system: Command): void {
+  system
+    .command('df')
+    .summary('Show what takes how much of the disk')
+    .option('-v, --verbose', 'each image, container, volume and archive')
+    .option('--format <format>', '"table", "table TEMPLATE", "json" or a Go template')
+    .action(async ({ verbose, format }: { verbose?: boolean; format?: string }) => {
+      if (verbose === true && format !== undefined) {
+        throw new MinirunError('-v and --format exclude each other', undefined, 'Leave one of them out');
+      }
+      const { reconcileFirst } = await import('./each.ts');
+      await reconcileFirst();
+      const { summaryOf, detailsOf } = await import('./output/disk.ts');
+      process.stdout.write(verbose === true ? await detailsOf() : await summaryOf(format));
+    });
+}
+
+interface PruneOptions {
+  all?: boolean;
+  force?: boolean;
+  volumes?: boolean;
+}
+
+function registerPrune(system: Command): void {
+  system
+    .command('prune')
+    .summary('Remove everything that is not used')
+    .description('Remove containers that do not run, networks without containers, and images without a name')
+    .option('-a, --all', 'also images with a name that no container uses')
+    .option('-f, --force', 'do not ask')
+    .option('--volumes', 'also anonymous volumes that no container has')
+    .action(async ({ all = false, force = false, volumes = false }: PruneOptions) => {
+      const { confirmed } = await import('./output/question.ts');
+      const parts = [
+        'all stopped containers',
+        'all networks not used by at least one container',
+        ...(volumes ? ['all anonymous volumes not used by at least one container'] : []),
+        all ? 'all images without at least one container associated to them' : 'all dangling images',
+      ];
+      const warning = `This will remove:\n${parts.map((part) => `  - ${part}\n`).join('')}`;
+      if (!force && !(await confirmed(warning))) return;
+      const { reconcileFirst } = await import('./each.ts');
+      await reconcileFirst();
+      const { pruneContainers, pruneVolumes } = await import('../container/prune.ts');
+      let reclaimed = await section('Deleted Containers', pruneContainers());
+      await section('Deleted Networks', pruneNetworks());
+      if (volumes) reclaimed += await section('Deleted Volumes', pruneVolumes());
+      const { pruneImages } = await import('../image/collect.ts');
+      const { imageUser } = await import('../container/image-users.ts');
+      const { unwanted } = await import('./output/prune.ts');
+      const isUnwanted = await unwanted({ all, filter: [] });
+      const removal = await pruneImages((id, names) => !isUnwanted(id, names), imageUser());
+      const { printRemoval } = await import('./output/removal.ts');
+      const { humanSize } = await import('./output/units.ts');
+      printRemoval(removal);
+      process.stdout.write(`Total reclaimed space: ${humanSize(reclaimed + removal.reclaimed)}\n`);
+    });
+}
+
+/** Something that was removed, or why not. */
+type Pruned = { name: string; size: number } | MinirunError;
+
+/** Prints what goes as it goes. @returns bytes */
+async function section(title: string, removals: AsyncIterable<Pruned>): Promise<number> {
+  let bytes = 0;
+  let isBegun = false;
+  for await (const removal of removals) {
+    if (removal instanceof MinirunError) {
+      process.stderr.write(`minirun: ${removal.message.replaceAll('\n', ' ')}\n`);
+      process.exitCode = 1;
+      continue;
+    }
+    if (!isBegun) process.stdout.write(`${title}:\n`);
+    isBegun = true;
+    bytes += removal.size;
+    process.stdout.write(`${removal.name}\n`);
+  }
+  if (isBegun) process.stdout.write('\n');
+  return bytes;
+}
+
+async function* pruneNetworks(): AsyncGenerator<Pruned> {
+  const { finishInterruptedChanges, removeNetwork } = await import('../network/manage.ts');
+  const { listNetworks } = await import('../network/store.ts');
+  const { readContainer } = await import('../container/store.ts');
+  await finishInterruptedChanges();
+  for (const { name, automatic, leases } of listNetworks()) {
+    if (automatic || Object.keys(leases).length > 0) continue;
+    try {
+      await removeNetwork(name, (id) => readContainer(id)?.definition.name ?? id.slice(0, 12));
+      yield { name, size: 0 };
+    } catch (error) {
+      if (!(error instanceof MinirunError)) throw error;
+      yield error;
+    }
+  }
+}
+
+function registerCheck(system: Command): void {
+  system
+    .command('check')
+    .summary('Check that the images on the disk are whole')
+    .description(
+      'Check that everything in the image store is there and is what its digest says, and that nothing lies there that nobody needs. Unpacked files are not compared',
+    )
+    .option('--quick', 'do not read archives')
+    .option('--repair', 'remove what is damaged, so that the next pull gets it again, and what nobody needs')
+    .action(async (options: { quick?: boolean; repair?: boolean }) => {
+      const { checkImages, repairImages } = await import('../image/check.ts');
+      const { interruptible } = await import('../image/interrupt.ts');
+      const result = await interruptible(async (signal) => checkImages({ quick: options.quick, signal }));
+      const counts = [`${result.images} images`, `${result.layers} layers`, `${result.archives} archives`].join(', ');
+      let left = result.problems;
+      if (options.repair === true && left.length > 0) {
+        const { reconcileFirst } = await import('./each.ts');
+        await reconcileFirst();
+        const { imageUser } = await import('../container/image-users.ts');
+        left = await repairImages(result.problems, imageUser());
+        for (const { what } of result.problems.filter(
+          (problem) => !left.some(({ what: other }) => other === problem.what),
+        ))
+          process.stdout.write(`repaired: ${what}\n`);
+      }
+      for (const { what, remedy } of left) process.stdout.write(`${what}. ${remedy}.\n`);
+      if (left.length > 0) process.exitCode = 1;
+      else if (result.problems.length === 0) process.stdout.write(`${counts}: no damage\n`);
+    });
+}
+
+function registerReconcile(system: Command): void {
   system
     .command('reconcile')
     .summary('Take back what killed processes have left; every command does this first')

@@ -6,14 +6,17 @@ import { removeTree } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
 import { which } from '../host/launch.ts';
 import { bootId, selfRef } from '../host/process.ts';
-import type { Image, PullPolicy } from '../image/image.ts';
+import type { Image, ImageConfig, PullPolicy } from '../image/image.ts';
+import type { Platform } from '../image/manifest.ts';
+import type { OpenReport } from '../image/resolve.ts';
 import { parseAddress } from '../network/address.ts';
 import { defaultNetworkName } from '../network/definition.ts';
 import { hasIpv6 } from '../network/facts.ts';
 import { requireNetwork } from '../network/store.ts';
 import { writeJson } from '../state/json.ts';
+import { settled } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
-import { type ContainerState, type Definition, restingState } from './definition.ts';
+import { type ContainerState, type Definition, restingState, type Volume } from './definition.ts';
 import { deleteContainer } from './finish.ts';
 import {
   checkHostname,
@@ -32,12 +35,14 @@ import {
   parseTmpfs,
   parseUlimit,
   parseVolume,
+  volumeMount,
 } from './options.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
 import { openFilesHardLimit } from './start.ts';
 import { containerFiles, findId, namePattern, reserveName, writeState } from './store.ts';
 import { readTextFile } from './text-file.ts';
+import { makeVolumes, volumeData } from './volumes.ts';
 
 /** What `run` and `create` take, as it was typed; docker's names. Lists are empty when an option was not given. */
 export interface ContainerRequest {
@@ -59,6 +64,7 @@ export interface ContainerRequest {
   dnsSearch: string[];
   dnsOption: string[];
   addHost: string[];
+  expose: string[];
   capAdd: string[];
   capDrop: string[];
   privileged: boolean;
@@ -79,6 +85,12 @@ export interface ContainerRequest {
   interactive: boolean;
   /** Notices for the user, a line each: progress, warnings. */
   notice: (line: string) => void;
+  /** Shows how an image is fetched; opened only then. */
+  openReport: OpenReport;
+  /** What the image is to be for, if not for this machine. */
+  platform?: string;
+  /** The image's registry may speak plain HTTP or show a certificate that nobody vouches for. */
+  insecure?: boolean;
 }
 
 /** A container as it is going to be; nothing of it exists yet. */
@@ -114,7 +126,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   );
   const addHosts = request.addHost.map(parseAddHost);
   const envFiles = request.envFile.flatMap((file) => parseEnvFile(readTextFile('--env-file', file), process.env));
-  const env = request.env.flatMap((text) => parseEnv(text, process.env) ?? []);
+  const env = request.env.map((text) => parseEnv(text, process.env));
   if (request.hostname !== undefined) checkHostname(request.hostname);
   if (request.user !== undefined) checkUser(request.user);
   if (request.workdir !== undefined && !path.isAbsolute(request.workdir)) {
@@ -126,12 +138,22 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     );
   }
   for (const server of request.dns) checkServer(server);
+  const exposed = await parseExpose(request.expose);
   const stopSignal = request.stopSignal === undefined ? undefined : parseSignal(request.stopSignal);
   const init = request.init ? staticInit() : undefined;
   const rootfs = request.rootfs === undefined ? undefined : checkRootfs(request.rootfs);
 
   const image = rootfs === undefined ? await imageOf(request) : undefined;
+  if (image !== undefined && image.layers.length > mostLayers) {
+    throw new MinirunError(
+      `cannot run image "${request.image}"`,
+      `it has ${image.layers.length} layers, and overlayfs takes ${mostLayers}`,
+      'Build it anew with fewer',
+      { code: 125 },
+    );
+  }
   const config = image?.config ?? {};
+  const volumes = volumesOf(config, mounts, request.image);
   const entrypoint =
     request.entrypoint === undefined
       ? (config.Entrypoint ?? [])
@@ -170,12 +192,15 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     addHosts,
     autoRemove: request.autoRemove,
     restart,
-    stopSignal: stopSignal ?? parseSignal(config.StopSignal ?? 'TERM'),
+    stopSignal: stopSignal ?? stopSignalOf(config, request.image),
     stopTimeout: request.stopTimeout ?? 10,
     tty: request.tty,
     openStdin: request.interactive,
     privileged: request.privileged,
     labels: { ...config.Labels, ...labels },
+    exposedPorts: [...new Set([...Object.keys(config.ExposedPorts ?? {}), ...exposed])],
+    volumes: volumes.used,
+    healthcheck: config.Healthcheck,
   };
   const files = containerFiles(id);
   const spec = planSpec({
@@ -191,8 +216,8 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
       envFiles,
       env,
     ),
-    cwd: request.workdir ?? (config.WorkingDir || '/'),
-    user: request.user ?? config.User ?? '',
+    cwd: request.workdir ?? path.posix.resolve('/', config.WorkingDir ?? ''),
+    user: request.user || config.User || '',
     tty: request.tty,
     capAdd: request.capAdd,
     capDrop: request.capDrop,
@@ -201,7 +226,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     seccomp: security.seccomp,
     rlimits,
     sysctl,
-    mounts,
+    mounts: volumes.mounts,
     etc: { hosts: files.hosts, hostname: files.hostname, resolvConf: files.resolvConf },
     init,
     labels: definition.labels,
@@ -216,11 +241,12 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
 const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
- * Writes a container down: id and name are reserved at once or not at all.
+ * Writes a container down: id and name are reserved at once or not at all. Then its volumes are made, which its
+ * definition names already.
  *
  * @param unborn `run` makes it; until its command begins it is not to outlive this process
  */
-export function writeContainer({ definition, spec }: Draft, unborn: boolean): void {
+export async function writeContainer({ definition, spec }: Draft, unborn: boolean): Promise<void> {
   const { id, name } = definition;
   const self = selfRef();
   const making = path.join(paths.containers(), `.new-${self.pid}-${self.start}-${id.slice(0, 12)}`);
@@ -235,6 +261,8 @@ export function writeContainer({ definition, spec }: Draft, unborn: boolean): vo
     faultPoint('create.listed');
     reserveName(name, id);
     faultPoint('create.named');
+    await requireImage(definition);
+    await makeVolumes(definition);
     if (!unborn) writeState(id, { ...state, status: 'created', owner: undefined });
   } catch (error) {
     removeTree(making);
@@ -243,9 +271,92 @@ export function writeContainer({ definition, spec }: Draft, unborn: boolean): vo
   }
 }
 
+/**
+ * `rmi` may have taken the image away since it was looked up. It looks for containers in a critical section: one that had
+ * begun before this container was listed has ended when this goes on, and each later one sees the container.
+ */
+async function requireImage({ image, imageId, layers, rootfs }: Definition): Promise<void> {
+  if (rootfs !== undefined) return;
+  await settled();
+  const { readIndex } = await import('../image/index-file.ts');
+  if (readIndex().images[imageId] !== undefined && layers.every((layer) => fs.existsSync(layer))) return;
+  throw new MinirunError(`cannot use image "${image}"`, 'it has just been removed by another process', 'Try again', {
+    code: 125,
+  });
+}
+
+/** overlayfs takes so many directories: OVL_MAX_STACK of the kernel. */
+const mostLayers = 500;
+
+async function parseExpose(texts: readonly string[]): Promise<string[]> {
+  if (texts.length === 0) return [];
+  const { portsOf } = await import('../image/ports.ts');
+  return texts.flatMap((text) => {
+    const ports = portsOf(text);
+    if (ports !== undefined) return ports;
+    throw new MinirunError(
+      `invalid --expose "${text}"`,
+      'it is not of the form PORT[-PORT][/tcp|udp|sctp]',
+      'For example --expose 8080 or --expose 53/udp',
+      { code: 125 },
+    );
+  });
+}
+
+function stopSignalOf({ StopSignal: signal }: ImageConfig, image = ''): number {
+  try {
+    return parseSignal(signal || 'TERM');
+  } catch {
+    throw new MinirunError(
+      `cannot use the stop signal "${signal}" of image "${image}"`,
+      'Linux has none of that name',
+      'Give another one with --stop-signal',
+      { code: 125 },
+    );
+  }
+}
+
+/** The user's mounts and the volumes that the image wants where the user mounts nothing. */
+function volumesOf(
+  { Volumes: places = {} }: ImageConfig,
+  given: readonly OciMount[],
+  image = '',
+): { mounts: OciMount[]; used: Volume[] } {
+  const wanted = new Set(Object.keys(places ?? {}).map((place) => path.posix.resolve('/', place)));
+  if (wanted.has('/')) {
+    throw new MinirunError(
+      `cannot run image "${image}"`,
+      'it declares its whole root as a volume',
+      'Build it with a VOLUME that names a directory',
+      { code: 125 },
+    );
+  }
+  for (const { destination } of given) wanted.delete(destination);
+  const used: Volume[] = [];
+  const mounts = [...given, ...[...wanted].map((place) => volumeMount(place, []))].map((mount): OciMount => {
+    if (mount.type !== 'volume') return mount;
+    const name = randomBytes(32).toString('hex');
+    used.push({ name, destination: mount.destination, copy: !mount.options.includes('nocopy') });
+    const options = mount.options.filter((option) => option !== 'nocopy');
+    return { ...mount, type: 'bind', source: volumeData(name), options };
+  });
+  return { mounts, used };
+}
+
+/** `--platform`, read only when it is given. */
+async function parsedPlatform(text: string | undefined): Promise<Platform | undefined> {
+  if (text === undefined) return undefined;
+  const { parsePlatform } = await import('../image/platform.ts');
+  return parsePlatform(text);
+}
+
 async function imageOf(request: ContainerRequest): Promise<Image> {
   const { resolveImage } = await import('../image/resolve.ts');
-  const image = await resolveImage(request.image ?? '', request.pull, request.notice);
+  const image = await resolveImage(request.image ?? '', request.pull, {
+    platform: await parsedPlatform(request.platform),
+    insecure: request.insecure,
+    openReport: request.openReport,
+  });
   if (image.standIn !== undefined) request.notice(`warning: ${image.standIn}`);
   return image;
 }

@@ -1,4 +1,5 @@
 import type { ProcessRef } from '../host/process.ts';
+import type { ImageConfig } from '../image/image.ts';
 import type { Endpoint } from '../network/definition.ts';
 
 /** `--restart`. */
@@ -6,6 +7,16 @@ export interface RestartPolicy {
   name: 'no' | 'on-failure' | 'always' | 'unless-stopped';
   /** Most restarts under `on-failure`; 0 is no bound. */
   maximum: number;
+}
+
+/** An anonymous volume: made with its container, mounted in no other. */
+export interface Volume {
+  /** 64 hexadecimal digits. */
+  name: string;
+  /** Where the container has it. */
+  destination: string;
+  /** What the image has there is copied into it. */
+  copy: boolean;
 }
 
 /** What a container is, beside its OCI spec: `containers/<id>/definition.json`. Never changes but for the name. */
@@ -46,6 +57,11 @@ export interface Definition {
   openStdin: boolean;
   privileged: boolean;
   labels: Record<string, string>;
+  /** Those of the image and of `--expose`: `80/tcp`. Absent in containers of an older minirun, as what follows. */
+  exposedPorts?: string[];
+  volumes?: Volume[];
+  /** The image's; kept to be shown. */
+  healthcheck?: ImageConfig['Healthcheck'];
 }
 
 /** `creating` is the time between the reservation of the name and the first state that others may act on. */
@@ -79,6 +95,8 @@ export interface ContainerState {
   stoppedByUser: boolean;
   /** Made by `run`, whose command has not begun yet: if that is cut short, nothing is to stay. */
   unborn: boolean;
+  /** Set by a plain `rm`: the anonymous volumes stay. Whoever has to remove the container otherwise removes them too. */
+  keepsVolumes?: boolean;
   /** Why it could not be started, or what went wrong. */
   error: string;
 }

@@ -80,7 +80,7 @@ export function planExec(own: OciProcess, request: ExecRequest): OciProcess {
     own.env,
     request.tty ? ['TERM=xterm'] : [],
     request.envFiles.flatMap((content) => parseEnvFile(content, process.env)),
-    request.env.flatMap((text) => parseEnv(text, process.env) ?? []),
+    request.env.map((text) => parseEnv(text, process.env)),
   );
   const capabilities = request.privileged
     ? {

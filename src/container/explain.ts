@@ -7,6 +7,7 @@ import { defaultMtu, hasIpv6 } from '../network/facts.ts';
 import { allocate } from '../network/ipam.ts';
 import { planConnection } from '../network/lifecycle.ts';
 import { newDefaultNetwork, readNetwork, requireNetwork } from '../network/store.ts';
+import { paths } from '../state/paths.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Draft } from './create.ts';
 import type { Definition } from './definition.ts';
@@ -14,6 +15,7 @@ import { hostResolvers, hostsContent, planFiles } from './etc.ts';
 import { namespaceName, networkOf } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { containerFiles, readSpec, readSteps, requireContainer } from './store.ts';
+import { volumeData } from './volumes.ts';
 
 /** `run --explain`: everything that running the draft would do, without doing any of it. */
 export async function explainRun(draft: Draft, detach: boolean): Promise<string> {
@@ -55,13 +57,16 @@ function variablesOf({ id, layers }: Definition): Record<string, string> {
 }
 
 /** `rm --explain`: what was done for a container; `delete` is what `rm` does. */
-export async function explainRemove(reference: string): Promise<string> {
+export async function explainRemove(reference: string, volumes: boolean): Promise<string> {
   const { definition, state } = requireContainer(reference);
   const spec = readSpec(definition.id);
   return renderScript(
-    `Container ${definition.name}: "delete" is what "minirun rm -f ${definition.name}" does, as a person would type it.`,
+    `Container ${definition.name}: "delete" is what "minirun rm -f ${volumes ? '-v ' : ''}${definition.name}" does, as a person would type it.`,
     [
-      { title: 'Files of the container', steps: fileSteps(definition, spec, state.endpoints[0]) },
+      {
+        title: 'Files of the container',
+        steps: fileSteps(definition, spec, state.endpoints[0], volumes || definition.autoRemove),
+      },
       { title: 'Network stack of the container', steps: readSteps(definition.id) },
       { title: 'The process', steps: [processStep(definition, spec, true, state.init?.pid)] },
     ],
@@ -73,18 +78,33 @@ function networkNamed(name: string): Network {
   return name === defaultNetworkName ? (readNetwork(name) ?? newDefaultNetwork()) : requireNetwork(name);
 }
 
-function fileSteps(definition: Definition, spec: OciSpec, endpoint: Endpoint | undefined): Step[] {
+/** @param removesVolumes whether to take the anonymous volumes back, too */
+function fileSteps(
+  definition: Definition,
+  spec: OciSpec,
+  endpoint: Endpoint | undefined,
+  removesVolumes = true,
+): Step[] {
   const { directory, hosts } = containerFiles(definition.id);
   const steps = planFiles({ definition }, spec.hostname, hostResolvers());
-  return steps.map((step, index) => ({
+  const volumes = (definition.volumes ?? []).map(
+    ({ name, destination }): Step => ({
+      id: 'volume',
+      why: `A directory of its own for ${destination}: it can outlive the container.`,
+      apply: [{ tool: 'mkdir', path: volumeData(name), mode: 0o755 }],
+      undo: removesVolumes ? [{ tool: 'remove', path: paths.volume(name) }] : [],
+    }),
+  );
+  const files = steps.map((step, index) => ({
     ...step,
     apply: step.apply.map((command) =>
       command.tool === 'file' && command.path === hosts
         ? { ...command, content: hostsContent(definition, spec.hostname, endpoint?.address) }
         : command,
     ),
-    undo: index === 0 ? [{ tool: 'remove', path: directory }] : [],
+    undo: index === 0 ? [{ tool: 'remove' as const, path: directory }] : [],
   }));
+  return [...files, ...volumes];
 }
 
 /**
@@ -129,15 +149,13 @@ function processStep(definition: Definition, spec: OciSpec, detach: boolean, run
 
 /** What runs inside the new namespaces, one command a line; the root filesystem is the working directory. */
 function innerScript(definition: Definition, spec: OciSpec): string[] {
-  const { upper, work } = containerFiles(definition.id);
   const root = spec.root.path;
   const lines =
-    definition.rootfs === undefined
-      ? [
-          `mount -t overlay -o nodev,lowerdir=${definition.layers.join(':')},upperdir=${upper},workdir=${work} overlay ${word(root)}`,
-        ]
-      : [`mount --rbind ${word(root)} ${word(root)}`];
+    definition.rootfs === undefined ? overlayLines(definition, root) : [`mount --rbind ${word(root)} ${word(root)}`];
   lines.push(`cd ${word(root)}`);
+  for (const { name, destination, copy } of definition.volumes ?? [])
+    if (copy)
+      lines.push(`if [ -d ${inside(destination)} ]; then cp -a ${inside(destination)}/. ${volumeData(name)}; fi`);
   for (const mount of spec.mounts) {
     lines.push(...mountLines(mount));
     if (mount.destination === '/dev' && mount.type === 'tmpfs') {
@@ -184,6 +202,32 @@ function innerScript(definition: Definition, spec: OciSpec): string[] {
     `  chroot ${user}. ${change}${spec.process.args.map(word).join(' ')}`,
   );
   return lines;
+}
+
+/**
+ * The overlay, with short names for layers where the whole ones do not fit in the page that mount(2) takes. They are
+ * needed only while it is mounted, so they lie in a tmpfs that only the shell itself has.
+ */
+function overlayLines({ id, layers }: Definition, root: string): string[] {
+  const { upper, work } = containerFiles(id);
+  const mount = (lower: string, up: string, at: string) => [
+    // mount(8) from 2.39 on hands over each option by itself, and the kernel then takes 255 characters of it.
+    ...(lower.length > 255 ? ['# one option of more than 255 characters takes mount(2)'] : []),
+    `${lower.length > 255 ? 'LIBMOUNT_FORCE_MOUNT2=always ' : ''}mount -t overlay -o nodev,lowerdir=${lower},upperdir=${up},workdir=${at} overlay ${word(root)}`,
+  ];
+  const whole = layers.join(':');
+  if (whole.length + upper.length + work.length < 4000) return mount(whole, upper, work);
+  return [
+    `mount -t tmpfs layers ${word(root)}`,
+    `cd ${word(root)}`,
+    `umount -l ${word(root)}`,
+    'n=0',
+    'for l in \\',
+    ...layers.map((layer, index) => `  ${layer}${index === layers.length - 1 ? '' : ' \\'}`),
+    'do ln -s $l $n; n=$((n + 1)); done',
+    `ln -s ${upper} upper; ln -s ${work} work`,
+    ...mount([...layers.keys()].join(':'), 'upper', 'work'),
+  ];
 }
 
 /** A path of the container, seen from its root filesystem as the working directory. */

@@ -7,7 +7,16 @@ import { type Departure, leave, lingerNetworks, tearDown } from '../network/life
 import { withLock } from '../state/lock.ts';
 import { lingerArgv } from './argv.ts';
 import type { ContainerState, Status } from './definition.ts';
-import { containerFiles, readContainer, readState, readSteps, releaseName, writeState } from './store.ts';
+import {
+  type Container,
+  containerFiles,
+  readContainer,
+  readState,
+  readSteps,
+  releaseName,
+  writeState,
+} from './store.ts';
+import { removeVolumesOf } from './volumes.ts';
 
 /** What is known of how a container ended. */
 export interface Ending {
@@ -25,6 +34,8 @@ export interface FinishOptions {
   linger?: boolean;
   /** Who answers for it from then on, when it is to be restarted. */
   owner?: ProcessRef;
+  /** Leave its anonymous volumes, when it is removed. */
+  keepsVolumes?: boolean;
 }
 
 /**
@@ -38,9 +49,9 @@ export async function finish(
   id: string,
   ending: Ending,
   then: Status | 'removed',
-  { force = false, linger = false, owner }: FinishOptions = {},
+  { force = false, linger = false, owner, keepsVolumes }: FinishOptions = {},
 ): Promise<boolean> {
-  const before = await takeOver(id, force, then === 'removed');
+  const before = await takeOver(id, force, then === 'removed', keepsVolumes);
   if (before === undefined) return false;
   const errors: Error[] = [];
   for (let pass = 1; pass <= 2; pass++) {
@@ -135,7 +146,12 @@ async function untilDead(process: ProcessRef | undefined): Promise<void> {
 }
 
 /** Makes this process the container's owner; undefined when it is at rest, gone, or somebody else is at it. */
-async function takeOver(id: string, force: boolean, toRemove: boolean): Promise<ContainerState | undefined> {
+async function takeOver(
+  id: string,
+  force: boolean,
+  toRemove: boolean,
+  keepsVolumes: boolean | undefined,
+): Promise<ContainerState | undefined> {
   return withLock(() => {
     const state = readState(id);
     if (state === undefined || state.status === 'created' || state.status === 'exited') return undefined;
@@ -146,20 +162,35 @@ async function takeOver(id: string, force: boolean, toRemove: boolean): Promise<
     if (!free && !(force && (state.status === 'running' || state.status === 'restarting'))) return undefined;
     if (!ours && state.boot === bootId()) endOrphans(state.owner);
     // Whoever has to carry this on, because this process is killed, must know that it is to go.
-    writeState(id, { ...state, status: 'stopping', owner: self, unborn: state.unborn || toRemove });
+    writeState(id, {
+      ...state,
+      status: 'stopping',
+      owner: self,
+      unborn: state.unborn || toRemove,
+      keepsVolumes: keepsVolumes ?? state.keepsVolumes,
+    });
     return state;
   });
 }
 
+/** Only a plain `rm` leaves volumes, and not those of a container that was to leave nothing. */
+function volumesStay({ definition, state }: Container): boolean {
+  return state.keepsVolumes === true && !definition.autoRemove;
+}
+
 /**
- * Deletes the files of a container that is at rest, its name first: a name is freed by the owner of the container that
+ * Deletes the files and the volumes of a container that is at rest, its name first: a name is freed by the owner of the container that
  * has it, and whoever wants it meanwhile sees that the container is there.
  */
 export function deleteContainer(id: string): void {
-  const name = readContainer(id)?.definition.name;
+  const container = readContainer(id);
   const { directory } = containerFiles(id);
-  if (name !== undefined) releaseName(name, id);
+  if (container !== undefined) releaseName(container.definition.name, id);
   faultPoint('delete.unnamed');
+  // While the container still names them: whoever has to go on with this finds them.
+  if (container?.definition.volumes?.length && !volumesStay(container)) {
+    removeVolumesOf(container.definition);
+  }
   // Out of sight in one move: a folder that is half deleted is not listed.
   const trash = `${directory}.removing`;
   try {

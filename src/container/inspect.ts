@@ -1,8 +1,9 @@
-import os from 'node:os';
 import type { Endpoint } from '../network/definition.ts';
 import { readNetwork } from '../network/store.ts';
 import { adjustCapabilities } from './capabilities.ts';
+import type { Definition } from './definition.ts';
 import type { OciMount, OciSpec } from './oci.ts';
+import { signalName } from './options.ts';
 import { shownStatus } from './status.ts';
 import { type Container, containerFiles, readSpec } from './store.ts';
 
@@ -16,6 +17,8 @@ export function describeContainer({ definition, state }: Container): object {
   const files = containerFiles(id);
   const [program = '', ...args] = [...definition.entrypoint, ...definition.command];
   const mounts = spec.mounts.filter((mount) => isUsers(mount, files.directory));
+  const exposed = definition.exposedPorts ?? [];
+  const volumes = (definition.volumes ?? []).map(({ destination }) => destination);
   const status = shownStatus(state);
   const running = status === 'running';
   return {
@@ -62,14 +65,7 @@ export function describeContainer({ definition, state }: Container): object {
             },
           }
         : { Name: 'none', Data: null },
-    Mounts: mounts.map((mount) => ({
-      Type: mount.type,
-      Source: mount.type === 'bind' ? mount.source : '',
-      Destination: mount.destination,
-      Mode: mount.options.includes('ro') ? 'ro' : '',
-      RW: !mount.options.includes('ro'),
-      Propagation: mount.options.find((option) => /^r?(private|slave|shared)$/.test(option)) ?? '',
-    })),
+    Mounts: mounts.map((mount) => describeMount(mount, definition)),
     Config: {
       Hostname: spec.hostname,
       Domainname: '',
@@ -77,13 +73,15 @@ export function describeContainer({ definition, state }: Container): object {
       AttachStdin: false,
       AttachStdout: true,
       AttachStderr: true,
+      ...(exposed.length > 0 ? { ExposedPorts: keysOf(exposed, {}) } : {}),
       Tty: definition.tty,
       OpenStdin: definition.openStdin,
       StdinOnce: false,
       Env: spec.process.env,
       Cmd: definition.command.length > 0 ? definition.command : null,
+      ...(definition.healthcheck === undefined ? {} : { Healthcheck: definition.healthcheck }),
       Image: definition.image,
-      Volumes: null,
+      Volumes: volumes.length > 0 ? keysOf(volumes, {}) : null,
       WorkingDir: spec.process.cwd,
       Entrypoint: definition.entrypoint.length > 0 ? definition.entrypoint : null,
       OnBuild: null,
@@ -92,6 +90,27 @@ export function describeContainer({ definition, state }: Container): object {
       StopTimeout: definition.stopTimeout,
     },
     NetworkSettings: networkSettings({ definition, state }),
+  };
+}
+
+/** A set as Go's JSON has it: the members as keys. */
+function keysOf<T>(names: readonly string[], value: T): Record<string, T> {
+  return Object.fromEntries(names.toSorted().map((name) => [name, value]));
+}
+
+function describeMount({ type, source, destination, options }: OciMount, { volumes = [] }: Definition): object {
+  const volume = volumes.find((each) => each.destination === destination);
+  const isReadonly = options.includes('ro');
+  return {
+    Type: volume === undefined ? type : 'volume',
+    ...(volume === undefined ? {} : { Name: volume.name }),
+    Source: type === 'bind' ? source : '',
+    Destination: destination,
+    ...(volume === undefined ? {} : { Driver: 'local' }),
+    Mode: isReadonly ? 'ro' : '',
+    RW: !isReadonly,
+    Propagation:
+      volume === undefined ? (options.find((option) => /^r?(private|slave|shared)$/.test(option)) ?? '') : '',
   };
 }
 
@@ -106,7 +125,10 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
   const usual = adjustCapabilities([], []);
   const given = spec.process.capabilities.bounding;
   const binds = mounts
-    .filter(({ type }) => type === 'bind')
+    .filter(
+      ({ type, destination }) =>
+        type === 'bind' && !definition.volumes?.some((each) => each.destination === destination),
+    )
     .map(({ source, destination, options }) => `${source}:${destination}${options.includes('ro') ? ':ro' : ''}`);
   const tmpfs = mounts
     .filter(({ type }) => type === 'tmpfs')
@@ -162,7 +184,7 @@ function networkSettings({ definition, state }: Container): object {
     Bridge: '',
     SandboxID: '',
     SandboxKey: state.netns === undefined ? '' : `/run/netns/${state.netns}`,
-    Ports: {},
+    Ports: shownStatus(state) === 'running' ? keysOf(definition.exposedPorts ?? [], null) : {},
     EndpointID: '',
     Gateway: first?.gateway ?? '',
     GlobalIPv6Address: '',
@@ -191,8 +213,4 @@ function endpointSettings(endpoint: Endpoint | undefined, network = endpoint?.ne
     GlobalIPv6PrefixLen: 0,
     DNSNames: null,
   };
-}
-
-function signalName(number: number): string {
-  return Object.entries(os.constants.signals).find(([, value]) => value === number)?.[0] ?? String(number);
 }

@@ -11,12 +11,28 @@ function invalid(option: string, value: string, why: string, remedy: string): Mi
 
 /** Number of a signal given as `TERM`, `SIGTERM`, `term` or `15`. @throws MinirunError for another */
 export function parseSignal(text: string): number {
-  const name = text.toUpperCase();
-  const number = /^\d+$/.test(text)
-    ? Number(text)
-    : os.constants.signals[(name.startsWith('SIG') ? name : `SIG${name}`) as NodeJS.Signals];
+  const number = signalNumber(text);
   if (number !== undefined && number >= 1 && number <= 64) return number;
   throw invalid('signal', text, 'Linux has none of that name', 'Give a name such as TERM or a number from 1 to 64');
+}
+
+/** The real-time signals that programs may use: glibc keeps 32 and 33 for itself, signal(7). */
+const firstRealTime = 34;
+const lastRealTime = 64;
+
+function signalNumber(text: string): number | undefined {
+  if (/^\d+$/.test(text)) return Number(text);
+  const name = text.toUpperCase().replace(/^SIG/, '');
+  const realTime = /^RT(?:MIN(\+\d+)?|MAX(-\d+)?)$/.exec(name);
+  if (realTime === null) return os.constants.signals[`SIG${name}` as NodeJS.Signals];
+  const number = (name.startsWith('RTMIN') ? firstRealTime : lastRealTime) + Number(realTime[1] ?? realTime[2] ?? 0);
+  return number >= firstRealTime ? number : undefined;
+}
+
+/** What a signal is called: `SIGTERM`, `SIGRTMIN+3`. */
+export function signalName(number: number): string {
+  if (number >= firstRealTime) return `SIGRTMIN+${number - firstRealTime}`.replace('+0', '');
+  return Object.entries(os.constants.signals).find(([, value]) => value === number)?.[0] ?? String(number);
 }
 
 /** `no`, `always`, `unless-stopped`, `on-failure`, `on-failure:3`. */
@@ -91,26 +107,31 @@ export function parseSysctl(text: string, ownNetwork: boolean): [string, string]
   return [key, value];
 }
 
-/** `KEY=VALUE`; `KEY` alone takes the value of the caller's environment, and nothing when there is none. */
-export function parseEnv(text: string, own: NodeJS.ProcessEnv): string | undefined {
+/** `KEY=VALUE`; `KEY` alone takes the value of the caller's environment, and stays alone when there is none: unset it. */
+export function parseEnv(text: string, own: NodeJS.ProcessEnv): string {
   if (text === '' || text.startsWith('=')) throw invalid('--env', text, 'a variable needs a name', 'Give NAME=VALUE');
   if (text.includes('=')) return text;
-  return own[text] === undefined ? undefined : `${text}=${own[text]}`;
+  return own[text] === undefined ? text : `${text}=${own[text]}`;
 }
 
-/** The variables of an `--env-file`: a line each, `#` begins a comment line. */
+/** The variables of an `--env-file`: a line each, `#` begins a comment line. A name alone unsets nothing here. */
 export function parseEnvFile(content: string, own: NodeJS.ProcessEnv): string[] {
   return content
     .split(/\r?\n/)
     .map((line) => line.trimStart())
     .filter((line) => line !== '' && !line.startsWith('#'))
-    .flatMap((line) => parseEnv(line, own) ?? []);
+    .map((line) => parseEnv(line, own))
+    .filter((entry) => entry.includes('='));
 }
 
-/** Later variables replace earlier ones of the same name. */
+/** Later variables replace earlier ones of the same name, and a name alone takes the variable away. */
 export function mergeEnv(...lists: (readonly string[])[]): string[] {
   const merged = new Map<string, string>();
-  for (const entry of lists.flat()) merged.set(entry.slice(0, entry.indexOf('=')), entry);
+  for (const entry of lists.flat()) {
+    const [name = ''] = entry.split('=', 1);
+    if (entry.includes('=')) merged.set(name, entry);
+    else merged.delete(name);
+  }
   return [...merged.values()];
 }
 
@@ -161,9 +182,13 @@ const bindModes: Record<string, string[]> = {
   shared: ['shared'],
 };
 
-/** `-v SOURCE:TARGET[:ro|rw|…]`, a bind mount. Relative sources count from `directory`. */
+/**
+ * `-v SOURCE:TARGET[:ro|rw|…]`, a bind mount; `-v TARGET`, an anonymous volume: its source is still to be made. Relative
+ * sources count from `directory`.
+ */
 export function parseVolume(text: string, directory: string): OciMount {
   const [source = '', destination, modes = '', ...rest] = text.split(':');
+  if (destination === undefined && source !== '') return volumeMount(target('-v', text, source), []);
   if (destination === undefined || rest.length > 0) {
     throw invalid(
       '-v',
@@ -195,7 +220,17 @@ function bindMount(source: string, destination: string, options: readonly string
   return { destination, type: 'bind', source, options: ['rbind', ...propagation, ...options] };
 }
 
-/** `--mount type=bind,source=…,target=…[,readonly]` and `type=tmpfs,target=…[,tmpfs-size=…,tmpfs-mode=…]`. */
+/**
+ * A volume that is made with the container and filled from its image. It takes no devices: an image that holds one would
+ * otherwise get at the machine's disks.
+ *
+ * @param options `nocopy`: it begins empty
+ */
+export function volumeMount(destination: string, options: readonly string[]): OciMount {
+  return { destination, type: 'volume', source: '', options: ['rbind', 'rprivate', 'nodev', ...options] };
+}
+
+/** `--mount [type=volume,]target=…[,readonly][,volume-nocopy]`, `type=bind,source=…,target=…[,readonly]` and `type=tmpfs,target=…[,tmpfs-size=…,tmpfs-mode=…]`. */
 export function parseMount(text: string, directory: string): OciMount {
   const fields = new Map(
     text
@@ -244,8 +279,13 @@ export function parseMount(text: string, directory: string): OciMount {
       ...(size ? [`size=${size}`] : []),
       ...(mode ? [`mode=${mode}`] : []),
     ]);
+  } else if (type === 'volume') {
+    if (take('source', 'src') !== undefined)
+      throw invalid('--mount', text, 'named volumes are not built yet', 'Leave source out, or give type=bind');
+    const nocopy = ['true', '1'].includes(take('volume-nocopy') ?? 'false') ? ['nocopy'] : [];
+    mount = volumeMount(destination, [...readonly, ...nocopy]);
   } else {
-    throw invalid('--mount', text, `mounts of type ${type} are not built yet`, 'Give type=bind or type=tmpfs');
+    throw invalid('--mount', text, `there are no mounts of type ${type}`, 'Give type=bind, type=volume or type=tmpfs');
   }
   const unknown = [...fields.keys()][0];
   if (unknown !== undefined)
@@ -253,7 +293,7 @@ export function parseMount(text: string, directory: string): OciMount {
       '--mount',
       text,
       `unknown field "${unknown}"`,
-      'Fields are type, source, target, readonly, bind-propagation, tmpfs-size, tmpfs-mode',
+      'Fields are type, source, target, readonly, bind-propagation, volume-nocopy, tmpfs-size, tmpfs-mode',
     );
   return mount;
 }

@@ -12,17 +12,24 @@ import type { OciMount, OciProcess, OciSpec } from './oci.ts';
  *
  * A socket that closes before `go` means that minirun died: init exits and the namespaces die with it.
  */
-export type Request = Prepare | Join | Unpack | Archive;
+export type Request = Prepare | Join | Open | Unpack | Pack | Archive;
 
 /** Build a container: mounts, then wait, then become its process. */
 export interface Prepare {
   type: 'prepare';
   spec: OciSpec;
   /** An overlay to mount on `spec.root.path`; absent when that is a root filesystem already. */
-  overlay?: { lower: string[]; upper: string; work: string };
+  overlay?: Overlay;
   /** The network namespace to enter on `go`; absent for the host's. */
   netns?: string;
   stdio: Stdio;
+}
+
+/** Directories of an overlay, topmost first; without `upper` and `work` nothing can be changed. */
+export interface Overlay {
+  lower: readonly string[];
+  upper?: string;
+  work?: string;
 }
 
 /** Become a further process of a running container (`exec`). */
@@ -36,12 +43,41 @@ export interface Join {
 }
 
 /**
- * Make the files of a tar archive, which comes uncompressed on standard input, in a directory that becomes the root.
- * Nothing of a container: init answers `unpacked` or `failed` and ends.
+ * Open directories of a root filesystem, so that they can be copied from through /proc/PID/fd. Init answers `opened` or
+ * `failed`, and keeps them until the socket closes.
+ */
+export interface Open {
+  type: 'open';
+  /** The root filesystem, or where its overlay is to be mounted. */
+  root: string;
+  overlay?: Overlay;
+  directories: string[];
+}
+
+/**
+ * Make the files of a tar archive in a directory that becomes the root. Nothing of a container: init answers `receiving`,
+ * is told `go` when minirun has opened the pipe, and then answers `unpacked` or `failed` and ends.
  */
 export interface Unpack {
   type: 'unpack';
   directory: string;
+  /** The archive is a layer: names that begin with `.wh.` hide what lower layers have. */
+  whiteouts: boolean;
+  /** The archive is refused as soon as it is beyond one: bytes of all files, holes included, and entries. */
+  limits?: { bytes?: number; entries?: number };
+}
+
+/**
+ * Write a directory, which becomes the root, as the archive of a layer. Init answers `reading`, waits for `go`, writes
+ * into its pipe, and answers `packed` or `failed`.
+ */
+export interface Pack {
+  type: 'pack';
+  directory: string;
+  /** To be mounted on the directory before, read-only. */
+  overlay?: Overlay;
+  /** Instead of the directory: the root of a running process, without what is mounted below it. */
+  process?: { pid: number; start: number };
 }
 
 /**
@@ -63,7 +99,7 @@ export type ArchiveRoot =
       kind: 'rootfs';
       directory: string;
       /** Absent when the directory is a root filesystem already. */
-      overlay?: { lower: string[]; upper?: string; work?: string };
+      overlay?: Overlay;
       mounts: OciMount[];
       readonly: boolean;
     }
@@ -106,7 +142,7 @@ export interface Go {
   type: 'go';
 }
 
-export type Answer = Ready | Unpacked | Reading | Packed | Failure;
+export type Answer = Ready | Opened | Receiving | Unpacked | Reading | Packed | Failure;
 
 /** Everything is mounted. The file descriptors are init's; minirun opens them as /proc/PID/fd/N. */
 export interface Ready {
@@ -116,13 +152,26 @@ export interface Ready {
   fds: { status: number; stdin?: number; stdout?: number; stderr?: number; terminal?: number };
 }
 
+/** There is a pipe for the archive: init's descriptor, which minirun opens as those of `ready`. */
+export interface Receiving {
+  type: 'receiving';
+  fd: number;
+}
+
 /** The archive has ended and all of it is there. */
 export interface Unpacked {
   type: 'unpacked';
   /** Of all regular files. */
   bytes: number;
+  entries: number;
   /** Whether the archive had its end mark: without a known digest only that tells a whole one from one cut off. */
   ended: boolean;
+}
+
+/** The descriptors are init's; undefined (`null`) for what does not exist. */
+export interface Opened {
+  type: 'opened';
+  fds: (number | null)[];
 }
 
 /** There is something to be read. The descriptor is init's, as those of `ready`. */

@@ -12,6 +12,7 @@ import type { ContainerState, Definition } from './definition.ts';
 import { lingerArgv } from './argv.ts';
 import { finish } from './finish.ts';
 import { containerFiles, containerIds, isSettled, readContainer, readState } from './store.ts';
+import { sweepVolumes } from './volumes.ts';
 
 /**
  * Takes back what processes that were killed have left: containers whose owner is dead, addresses, networks,
@@ -36,6 +37,7 @@ export async function reconcile(lingering: Lingering = 'spared'): Promise<string
     if (entry.endsWith('.removing')) await attempt(async () => sweepHalfDeleted(folder));
     else if (entry.startsWith('.new-') && !creatorIsAlive(entry)) await attempt(async () => removeTree(folder));
   }
+  await attempt(async () => sweepVolumes());
   const ids = containerIds();
   // A rename that was cut short, or the remains of one, leaves more names than containers.
   if (fs.readdirSync(paths.names()).length !== ids.length) {

@@ -8,17 +8,21 @@ import { nextState } from './stop.ts';
 import { containerFiles, readState, requireContainer, writeState } from './store.ts';
 
 /**
- * Removes a container with all that belongs to it.
+ * Removes a container with all that belongs to it but its anonymous volumes.
  *
- * @param force end it first when it is running
+ * @param options.force end it first when it is running
+ * @param options.volumes remove the volumes, too
  * @throws MinirunError when it is running and `force` is not given
  */
-export async function removeContainer(reference: string, force: boolean): Promise<void> {
+export async function removeContainer(
+  reference: string,
+  { force, volumes }: { force: boolean; volumes: boolean },
+): Promise<void> {
   const { definition } = requireContainer(reference);
   const { id, name } = definition;
   const { removing } = containerFiles(id);
   for (;;) {
-    if (await claimAtRest(id)) {
+    if (await claimAtRest(id, !volumes)) {
       faultPoint('remove.claimed');
       deleteContainer(id);
       return;
@@ -34,7 +38,7 @@ export async function removeContainer(reference: string, force: boolean): Promis
     }
     // The supervisor sees this and leaves the tear-down to us without starting anything.
     if (state.status === 'running') fs.writeFileSync(removing, '');
-    if (await finish(id, { exitCode: 137 }, 'removed', { force: true })) return;
+    if (await finish(id, { exitCode: 137 }, 'removed', { force: true, keepsVolumes: !volumes })) return;
     await nextState(id, state.status, 10_000);
     // A start takes milliseconds: that process hangs. What it has left is reclaimed then.
     if (state.status === 'starting' && readState(id)?.status === 'starting') signalProcess(state.owner, 'SIGKILL');
@@ -42,11 +46,11 @@ export async function removeContainer(reference: string, force: boolean): Promis
 }
 
 /** Becomes the owner of a container at rest, so that nobody starts it now. */
-async function claimAtRest(id: string): Promise<boolean> {
+async function claimAtRest(id: string, keepsVolumes: boolean): Promise<boolean> {
   return withLock(() => {
     const state = readState(id);
     if (state === undefined || (state.status !== 'created' && state.status !== 'exited')) return false;
-    writeState(id, { ...state, status: 'stopping', unborn: true, owner: selfRef(), boot: bootId() });
+    writeState(id, { ...state, status: 'stopping', unborn: true, keepsVolumes, owner: selfRef(), boot: bootId() });
     return true;
   });
 }

@@ -8,7 +8,7 @@ import { containerFiles, requireContainer } from './store.ts';
 
 /** `run -d`: returns the id once the command runs; a supervisor stays with it. */
 export async function runDetached(draft: Draft): Promise<string> {
-  writeContainer(draft, true);
+  await writeContainer(draft, true);
   await startDetached(draft.definition.id, 'removed');
   return draft.definition.id;
 }
@@ -21,7 +21,7 @@ export async function startDetached(id: string, onFailure: 'removed' | 'created'
 
 /** `run` in the foreground: returns the command's exit code once everything is taken down again. */
 export async function runForeground(draft: Draft, options: { sigProxy: boolean }): Promise<number> {
-  writeContainer(draft, true);
+  await writeContainer(draft, true);
   return startForeground(draft.definition.id, 'removed', options);
 }
 

@@ -104,6 +104,8 @@ export function planSpec(input: SpecInput): OciSpec {
     options: ['rbind', 'rprivate'],
   });
   const shadowed = new Set(input.mounts.map((mount) => mount.destination));
+  const isFree = ({ destination }: OciMount) => !shadowed.has(destination);
+  const depth = ({ destination }: OciMount) => destination.split('/').length;
   const files = [
     file(input.etc.resolvConf, '/etc/resolv.conf'),
     file(input.etc.hostname, '/etc/hostname'),
@@ -133,9 +135,11 @@ export function planSpec(input: SpecInput): OciSpec {
       rlimits: withDefaultLimits(input.rlimits, input.openFilesHard),
       noNewPrivileges: input.noNewPrivileges,
     },
-    mounts: [...systemMounts(input.privileged), ...files, ...init, ...input.mounts].filter(
-      (mount, index, all) => !shadowed.has(mount.destination) || index >= all.length - input.mounts.length,
-    ),
+    // An outer place comes first, or it would hide what lies inside it: a volume on /etc, the file on /etc/hosts.
+    mounts: [
+      ...systemMounts(input.privileged).filter(isFree),
+      ...[...[...files, ...init].filter(isFree), ...input.mounts].toSorted((a, b) => depth(a) - depth(b)),
+    ],
     linux: {
       namespaces: (['pid', 'mount', 'uts', 'ipc', 'cgroup', 'network'] as const).map((type) => ({ type })),
       sysctl: { ...(input.ownNetwork ? networkSysctls(input.ifnames, input.ipv6) : {}), ...input.sysctl },

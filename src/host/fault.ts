@@ -3,18 +3,25 @@ import { MinirunError } from '../errors.ts';
 
 /**
  * Fault injection for the tests: `MINIRUN_FAULT=kill:N` ends this process with SIGKILL at its Nth fault point,
- * `fail:N` makes that point fail. Fault points lie after every step and between the phases of a command.
+ * `fail:N` makes that point fail, `stop:N` stops the process there until SIGCONT, so that another can get in between.
+ * Fault points lie after every step and between the phases of a command.
  */
 const [mode, count] = (process.env.MINIRUN_FAULT ?? '').split(':');
 let left = Number(count);
 
 /** Whether a fault is to be injected; the executor then applies one command at a time. */
-export const faultsOn = mode === 'kill' || mode === 'fail';
+export const faultsOn = mode === 'kill' || mode === 'fail' || mode === 'stop';
 
 /** A place where a test can make minirun die or fail. */
 export function faultPoint(name: string): void {
   if (!faultsOn || --left !== 0) return;
   if (mode === 'kill') die(name);
+  if (mode === 'stop') {
+    process.kill(process.pid, 'SIGSTOP');
+    // The signal may reach another thread first.
+    wait(50);
+    return;
+  }
   throw new MinirunError('injected fault', name);
 }
 
@@ -27,5 +34,9 @@ function die(name: string): void {
   fs.writeSync(2, `minirun: killed at ${name}\n`);
   process.kill(process.pid, 'SIGKILL');
   // The signal may reach another thread first; nothing more is to happen here.
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+  wait();
+}
+
+function wait(milliseconds?: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 }

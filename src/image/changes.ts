@@ -1,17 +1,18 @@
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
 import type { ImageConfig } from './image.ts';
+import { portsOf } from './ports.ts';
 
 /** One instruction: changes the config as its text says, or returns why it cannot. */
 type Instruction = (config: ImageConfig, text: string) => string | undefined;
 
 const instructions: Record<string, Instruction> = {
   CMD: (config, text) => {
-    config.Cmd = commandOf(text);
+    config.Cmd = commandOf(config, text);
     return undefined;
   },
   ENTRYPOINT: (config, text) => {
-    config.Entrypoint = commandOf(text);
+    config.Entrypoint = commandOf(config, text);
     return undefined;
   },
   ENV: (config, text) => {
@@ -30,14 +31,9 @@ const instructions: Record<string, Instruction> = {
   },
   EXPOSE: (config, text) => {
     for (const word of wordsOf(text)) {
-      const match = /^(\d+)(?:-(\d+))?(?:\/(tcp|udp|sctp))?$/i.exec(word);
-      const first = Number(match?.[1]);
-      const last = Number(match?.[2] ?? match?.[1]);
-      if (match === null || first < 1 || last > 65535 || last < first) return `"${word}" is no port`;
-      const protocol = (match[3] ?? 'tcp').toLowerCase();
-      for (let port = first; port <= last; port++) {
-        config.ExposedPorts = { ...config.ExposedPorts, [`${port}/${protocol}`]: {} };
-      }
+      const ports = portsOf(word);
+      if (ports === undefined) return `"${word}" is no port`;
+      config.ExposedPorts = { ...config.ExposedPorts, ...Object.fromEntries(ports.map((port) => [port, {}])) };
     }
     return undefined;
   },
@@ -57,11 +53,93 @@ const instructions: Record<string, Instruction> = {
     config.StopSignal = text;
     return undefined;
   },
+  SHELL: (config, text) => {
+    const shell = listOf(text);
+    if (shell === undefined || shell.length === 0) return 'write it as SHELL ["PROGRAM", "ARGUMENT"]';
+    config.Shell = shell;
+    return undefined;
+  },
+  ONBUILD: (config, text) => {
+    const [trigger = ''] = text.split(/\s/, 1);
+    // Docker's rule: neither may be a trigger.
+    if (['ONBUILD', 'FROM', 'MAINTAINER'].includes(trigger.toUpperCase()))
+      return `${trigger} is no trigger for ONBUILD`;
+    config.OnBuild = [...(config.OnBuild ?? []), text];
+    return undefined;
+  },
+  HEALTHCHECK: (config, text) => {
+    const words = text.split(/\s+/);
+    const first = words.findIndex((word) => !word.startsWith('--'));
+    if (first < 0) return 'write it as HEALTHCHECK [OPTIONS] CMD COMMAND, or HEALTHCHECK NONE';
+    const check: NonNullable<ImageConfig['Healthcheck']> = {};
+    for (const word of words.slice(0, first)) {
+      const problem = applyHealthOption(check, word);
+      if (problem !== undefined) return problem;
+    }
+    const command = /^(?:--\S+\s+)*\S+\s*(.*)$/s.exec(text)?.[1] ?? '';
+    switch (words[first]?.toUpperCase()) {
+      case 'NONE':
+        if (command !== '' || first > 0) return 'NONE stands alone';
+        check.Test = ['NONE'];
+        break;
+      case 'CMD': {
+        if (command === '') return 'CMD needs a command';
+        const list = listOf(command);
+        check.Test = list === undefined ? ['CMD-SHELL', command] : ['CMD', ...list];
+        break;
+      }
+      default:
+        return `"${words[first]}" is neither CMD nor NONE`;
+    }
+    config.Healthcheck = check;
+    return undefined;
+  },
 };
 
-/** The image config that Dockerfile instructions describe, as `docker import --change` takes them. */
-export function parseChanges(changes: readonly string[]): ImageConfig {
-  const config: ImageConfig = {};
+const healthTimes = {
+  interval: 'Interval',
+  timeout: 'Timeout',
+  'start-period': 'StartPeriod',
+  'start-interval': 'StartInterval',
+} as const;
+
+/** `--interval=30s`, `--retries=3` and so on. @returns why it is wrong */
+function applyHealthOption(check: NonNullable<ImageConfig['Healthcheck']>, option: string): string | undefined {
+  const [, name = '', value = ''] = /^--([a-z-]+)=(.*)$/.exec(option) ?? [];
+  if (name === 'retries') {
+    if (!/^\d+$/.test(value)) return `"${value}" is no number of retries`;
+    check.Retries = Number(value);
+    return undefined;
+  }
+  if (!Object.hasOwn(healthTimes, name)) return `"${option}" is no option of HEALTHCHECK`;
+  const time = nanoseconds(value);
+  // Docker's rule: 0 stands for the default.
+  if (time === undefined || (time !== 0 && time < 1e6))
+    return `"${value}" is no time of 1ms or more, like 30s or 1m30s`;
+  check[healthTimes[name as keyof typeof healthTimes]] = time;
+  return undefined;
+}
+
+/** A duration as Go writes it, `1m30s`, in nanoseconds. */
+function nanoseconds(text: string): number | undefined {
+  if (text === '0') return 0;
+  const units: Record<string, number> = { ns: 1, us: 1e3, µs: 1e3, ms: 1e6, s: 1e9, m: 60e9, h: 3600e9 };
+  if (!/^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+$/.test(text)) return undefined;
+  const parts = text.matchAll(/([\d.]+)(ns|us|µs|ms|s|m|h)/g);
+  return [...parts].reduce(
+    (sum, [, number, unit]) => sum + Math.round(Number(number) * (units[unit as string] ?? 0)),
+    0,
+  );
+}
+
+/**
+ * The image config that Dockerfile instructions describe, as `docker import --change` takes them.
+ *
+ * @param base what they change, for `docker commit --change`; it stays as it is
+ */
+export function parseChanges(changes: readonly string[], base: ImageConfig = {}): ImageConfig {
+  const config = structuredClone(base);
+  let hasCommand = false;
   for (const change of changes) {
     const [, word = '', text = ''] = /^\s*(\S+)\s*(.*?)\s*$/s.exec(change) ?? [];
     const name = word.toUpperCase();
@@ -75,13 +153,16 @@ export function parseChanges(changes: readonly string[]): ImageConfig {
     }
     const problem = text === '' ? `${name} needs a value` : instruction(config, text);
     if (problem !== undefined) throw new MinirunError(`invalid change "${change}"`, problem);
+    if (name === 'CMD') hasCommand = true;
+    // The arguments were those of another program.
+    if (name === 'ENTRYPOINT' && !hasCommand) delete config.Cmd;
   }
   return config;
 }
 
-/** A command as a JSON list, or as a line for the shell. */
-function commandOf(text: string): string[] {
-  return listOf(text) ?? ['/bin/sh', '-c', text];
+/** A command as a JSON list, or as a line for the image's shell. */
+function commandOf({ Shell: shell = ['/bin/sh', '-c'] }: ImageConfig, text: string): string[] {
+  return listOf(text) ?? [...shell, text];
 }
 
 /** A JSON list of strings; undefined for anything else. */

@@ -81,10 +81,16 @@ async function free(file: string): Promise<void> {
   });
 }
 
+/** The claims of processes that are gone. */
+export function deadClaims(): string[] {
+  return fs.readdirSync(paths.images()).flatMap((entry) => {
+    const file = path.join(paths.images(), entry);
+    const claimant = entry.startsWith('.claim-') ? readClaim(file) : undefined;
+    return claimant === undefined || isAliveNow(claimant) ? [] : [file];
+  });
+}
+
 /** Removes the claims of processes that are gone; under the lock. */
 export function sweepClaims(): void {
-  for (const entry of fs.readdirSync(paths.images())) {
-    const file = path.join(paths.images(), entry);
-    if (entry.startsWith('.claim-') && !isAliveNow(readClaim(file))) fs.rmSync(file, { force: true });
-  }
+  for (const file of deadClaims()) fs.rmSync(file, { force: true });
 }

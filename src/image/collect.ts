@@ -159,7 +159,7 @@ function tagOrDigest(key: string): string {
 
 /** Takes layers out of the index that no image has and no running pull has pinned. */
 function dropUnreachableLayers(index: Index): { size: number; blob?: { size: number } }[] {
-  const keep = new Set(Object.keys(index.images).flatMap((id) => readConfig(id)?.rootfs.diff_ids ?? []));
+  const keep = new Set(Object.keys(index.images).flatMap(layersOf));
   for (const diffId of pinned()) keep.add(diffId);
   return Object.entries(index.layers)
     .filter(([diffId]) => !keep.has(diffId))
@@ -167,6 +167,17 @@ function dropUnreachableLayers(index: Index): { size: number; blob?: { size: num
       delete index.layers[diffId];
       return layer;
     });
+}
+
+/** @throws MinirunError when nobody can tell which layers an image has: a container may be using them */
+function layersOf(id: string): string[] {
+  const config = readConfig(id);
+  if (config !== undefined) return config.rootfs.diff_ids;
+  throw new MinirunError(
+    'cannot clean up the images',
+    `the config of image ${hexOf(id).slice(0, 12)} is missing`,
+    'See minirun system check',
+  );
 }
 
 /** Moves files that the index does not lead to into the staging directory; under the lock. */
@@ -180,7 +191,7 @@ function discardUnreachable(index: Index, trash: Staging): string[] {
   for (const algorithm of entriesOf(blobDirectory()))
     discard(path.join(blobDirectory(), algorithm), new Set(blobs), trash);
   // A layer of a store that knows no records of layers is led to by its image's config.
-  const layers = [...Object.keys(index.layers), ...ids.flatMap((id) => readConfig(id)?.rootfs.diff_ids ?? [])];
+  const layers = [...Object.keys(index.layers), ...ids.flatMap(layersOf)];
   const deleted = discard(layerDirectory(), new Set(layers.map(hexOf)), trash).map((hex) => `sha256:${hex}`);
   // The index is written under the lock only, so any other copy of it is nobody's.
   const copies = entriesOf(paths.images()).filter((entry) => entry.startsWith('.index.json.'));

@@ -1,15 +1,14 @@
+import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import type { Readable } from 'node:stream';
 import { MinirunError, messageOf } from '../errors.ts';
-import { architecture } from './architecture.ts';
+import { buildImage } from './build.ts';
 import { parseChanges } from './changes.ts';
 import type { Image } from './image.ts';
 import { unpackLayer } from './layer.ts';
+import { blobOf, keeping } from './layer-archive.ts';
 import { parseReference } from './reference.ts';
-import { Staging } from './staging.ts';
 import { sweepImages } from './collect.ts';
-import { storeImage } from './store.ts';
-import type { OciImageConfig } from './manifest.ts';
 
 /**
  * Makes an image of one layer from an archive of a root filesystem: tar, plain or compressed.
@@ -31,35 +30,22 @@ export async function importTarball(
   const config = parseChanges(changes);
   const stream = openArchive(source);
   await sweepImages();
-  const staging = new Staging();
-  try {
-    const directory = staging.newLayer();
-    const { diffId, size, ended } = await unpackLayer(stream, directory);
-    if (!ended)
-      throw new MinirunError(
-        `cannot import ${source}`,
-        'it is cut off: the end mark of a tar archive is missing',
-        'Make it anew',
-      );
-    const created = new Date().toISOString();
-    const comment = message ?? `Imported from ${source}`;
-    const imageConfig: OciImageConfig = {
-      architecture: architecture(),
-      os: 'linux',
-      created,
-      config,
-      rootfs: { type: 'layers', diff_ids: [diffId] },
-      history: [{ created, comment }],
-    };
-    return await storeImage({
-      references: reference === undefined ? [] : [reference],
-      config: JSON.stringify(imageConfig),
-      layers: [{ diffId, size, directory }],
-      staging,
-    });
-  } finally {
-    staging.remove();
-  }
+  return buildImage(
+    { reference, config, created: new Date().toISOString(), comment: message ?? `Imported from ${source}` },
+    async (directory, staging) => {
+      const file = staging.file('archive.blob');
+      const hash = createHash('sha256');
+      const { ended, diffId, size } = await unpackLayer(keeping(stream, file, hash), directory);
+      if (!ended)
+        throw new MinirunError(
+          `cannot import ${source}`,
+          'it is cut off: the end mark of a tar archive is missing',
+          'Make it anew',
+        );
+      const digest = `sha256:${hash.digest('hex')}`;
+      return { layer: { diffId, size, blob: await blobOf(file, { digest, size: fs.statSync(file).size }) } };
+    },
+  );
 }
 
 function openArchive(source: string): Readable {

@@ -40,8 +40,17 @@ export interface LayerRecord {
 }
 
 export function readIndex(): Index {
-  const index = readJson<Partial<Index>>(indexFile());
+  const index = readIntact<Partial<Index>>(indexFile());
   return { schema: 1, references: {}, images: {}, layers: {}, ...index };
+}
+
+function readIntact<T>(file: string): T | undefined {
+  try {
+    return readJson<T>(file);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new MinirunError(`cannot read ${file}`, 'it is damaged', 'See minirun system check');
+  }
 }
 
 /** Under the lock. `durable: false` when what is lost by a power cut is fetched again. */
@@ -78,7 +87,7 @@ export function blobPlace(digest: string): string {
 
 /** The OCI config of an image that is here. */
 export function readConfig(id: string): OciImageConfig | undefined {
-  return readJson<OciImageConfig>(configPlace(id));
+  return readIntact<OciImageConfig>(configPlace(id));
 }
 
 export function digestOf(content: string | Buffer): string {

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
-import type { Readable, Writable } from 'node:stream';
+import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
-import { launch, ownBinary } from '../host/launch.ts';
+import { type Child, launch, ownBinary } from '../host/launch.ts';
 import { processRef, signalProcess } from '../host/process.ts';
-import { decompressed } from './compression.ts';
+import { readSettings } from '../state/settings.ts';
+import { type CompressionName, decompressed } from './compression.ts';
 
 /** What is known of a layer once it is unpacked. */
 export interface UnpackedLayer {
@@ -11,14 +12,29 @@ export interface UnpackedLayer {
   diffId: string;
   /** Bytes of all files. */
   size: number;
+  entries: number;
   /** Whether the archive had its end mark. Some writers leave it out, so it says something only without a digest. */
   ended: boolean;
 }
 
-/** What the helper says: `Unpacked` or `Failure` of container/protocol.ts, which images do not know. */
+export interface UnpackOptions {
+  /** By its first bytes when that is not said. */
+  compression?: CompressionName;
+  /** What is refused as too much: bytes of all files, holes included, and entries; the config file's unless said. */
+  limits?: { bytes?: number; entries?: number };
+  /** Called with every chunk as it is taken from the source. */
+  onCompressed?: (chunk: Uint8Array) => void;
+  signal?: AbortSignal;
+  /** Whether names that begin with `.wh.` hide what lower layers have; true unless said. */
+  whiteouts?: boolean;
+}
+
+/** What the helper says: `Receiving`, `Unpacked` or `Failure` of container/protocol.ts, which images do not know. */
 interface Answer {
   type: string;
+  fd?: number;
   bytes?: number;
+  entries?: number;
   ended?: boolean;
   what?: string;
   why?: string;
@@ -26,56 +42,182 @@ interface Answer {
 }
 
 /**
+ * More than any image has: a full desktop distribution has a million files. An ext4 disk of 160 GB has as many inodes,
+ * and an archive of 10 million empty files is a few megabytes when compressed.
+ */
+const mostEntries = 10_000_000;
+
+/**
  * Unpacks a layer, plain or compressed, into a directory.
  *
  * This process decompresses and computes the digest; minirun's own binary in its helper mode (`init/unpack.ts`) makes
- * the files, with the directory as its root, so that nothing in the archive can reach beyond it.
+ * the files, with the directory as its root, so that nothing in the archive can reach beyond it. The helper starts while
+ * the first data is on its way.
+ *
+ * @throws MinirunError when the archive is damaged or refused; what the source throws; the reason of the signal. The
+ *   helper has ended by then, and the directory may be removed
  */
-export async function unpackLayer(source: Readable, directory: string): Promise<UnpackedLayer> {
-  const helper = launch(['unshare', '--mount', '--', ownBinary, 'init'], { MINIRUN_INIT: '1' }, 'pipe');
+export async function unpackLayer(
+  source: AsyncIterable<Uint8Array>,
+  directory: string,
+  options: UnpackOptions = {},
+): Promise<UnpackedLayer> {
+  const { signal, limits, whiteouts = true } = options;
+  const { layerEntries = mostEntries, layerSize } = (await readSettings()).limits;
+  signal?.throwIfAborted();
+  const helper = launch(['unshare', '--mount', '--', ownBinary, 'init'], { MINIRUN_INIT: '1' });
+  const allowed = { bytes: limits?.bytes ?? layerSize, entries: limits?.entries ?? layerEntries };
+  helper.send({ type: 'unpack', directory, whiteouts, limits: allowed });
   const running = processRef(helper.pid);
-  const input = helper.stdin as Writable;
-  // When the helper refuses an entry it ends: what it says of that counts, and not the broken pipe.
-  let broken = false;
-  input.on('error', () => {
-    broken = true;
-  });
-  input.on('close', () => {
-    broken = true;
-  });
-  helper.send({ type: 'unpack', directory });
-  const hash = createHash('sha256');
+  const aborted = abortion(signal);
+  const feeder = new Feeder(helper, source, options);
   try {
-    for await (const chunk of decompressed(source)) {
-      if (broken) break;
-      hash.update(chunk);
-      if (!input.write(chunk)) await drained(input);
+    const fed = feeder.run();
+    fed.catch(() => {});
+    // An answer before the end is a refusal; then the source is of no use any more, and may never end.
+    const diffId = await Promise.race([fed, feeder.answer.then(() => undefined), aborted.promise]);
+    const answer = await Promise.race([feeder.answer, aborted.promise]);
+    if (answer?.type === 'unpacked' && diffId !== undefined) {
+      return { diffId, size: Number(answer.bytes), entries: Number(answer.entries), ended: answer.ended === true };
     }
+    if (answer?.type === 'failed') throw new MinirunError(answer.what ?? '', answer.why, answer.remedy);
+    await helper.exited;
+    throw new MinirunError('cannot unpack the archive', helper.stderr().trim() || 'the process that does it was ended');
   } catch (error) {
     // What has arrived so far would look like the whole archive.
     signalProcess(running, 'SIGKILL');
-    await helper.exited;
     throw error;
   } finally {
-    source.destroy();
+    feeder.stop();
+    aborted.forget();
+    await helper.exited;
   }
-  if (!broken) input.end();
-  const answer = (await helper.receive()) as Answer | undefined;
-  await helper.exited;
-  if (answer?.type === 'unpacked') {
-    return { diffId: `sha256:${hash.digest('hex')}`, size: Number(answer.bytes), ended: answer.ended === true };
-  }
-  if (answer?.type === 'failed') throw new MinirunError(answer.what ?? '', answer.why, answer.remedy);
-  throw new MinirunError('cannot unpack the archive', helper.stderr().trim() || 'the process that does it was ended');
 }
 
-/** Resolves when a stream takes more, or never will. */
-function drained(stream: Writable): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      for (const event of ['drain', 'close', 'error']) stream.off(event, done);
-      resolve();
-    };
-    for (const event of ['drain', 'close', 'error']) stream.on(event, done);
+/** Decompresses a source, computes its digest and writes it to the helper, never more than the helper takes. */
+class Feeder {
+  /** What the helper says at its end. */
+  readonly answer: Promise<Answer | undefined>;
+  private readonly pipe: Promise<Pipe | undefined>;
+  private isStopped = false;
+
+  constructor(
+    private readonly helper: Child,
+    private readonly source: AsyncIterable<Uint8Array>,
+    private readonly options: UnpackOptions,
+  ) {
+    const first = helper.receive() as Promise<Answer | undefined>;
+    this.pipe = first.then((message) => this.openPipe(message));
+    this.answer = first.then(async (message) =>
+      message?.type === 'receiving' ? ((await helper.receive()) as Answer | undefined) : message,
+    );
+    for (const promise of [this.pipe, this.answer]) promise.catch(() => {});
+  }
+
+  /** @returns the digest of the uncompressed data */
+  async run(): Promise<string> {
+    const hash = createHash('sha256');
+    try {
+      for await (const chunk of decompressed(this.taken(), this.options.compression)) {
+        if (this.isStopped) break;
+        hash.update(chunk);
+        const pipe = await this.pipe;
+        if (pipe === undefined || !(await pipe.write(chunk))) {
+          // The helper has ended, and says why.
+          await this.answer;
+          break;
+        }
+      }
+    } finally {
+      (await this.pipe)?.close();
+    }
+    return `sha256:${hash.digest('hex')}`;
+  }
+
+  /** Has `run` end at the next chunk. */
+  stop(): void {
+    this.isStopped = true;
+  }
+
+  private async *taken(): AsyncGenerator<Uint8Array> {
+    for await (const chunk of this.source) {
+      if (this.isStopped) return;
+      this.options.onCompressed?.(chunk);
+      yield chunk;
+    }
+  }
+
+  private openPipe(message: Answer | undefined): Pipe | undefined {
+    if (message?.type !== 'receiving') return undefined;
+    try {
+      const pipe = new Pipe(`/proc/${this.helper.pid}/fd/${message.fd}`);
+      this.helper.send({ type: 'go' });
+      return pipe;
+    } catch {
+      // The helper has ended just now, and says why.
+      return undefined;
+    }
+  }
+}
+
+/**
+ * The writing end of a pipe. While there is room, writing is one system call; when there is none, a thread waits. It is
+ * open twice because the two ways differ in a flag of the open file.
+ */
+class Pipe {
+  private readonly eager: number;
+  private readonly patient: number;
+
+  constructor(file: string) {
+    this.eager = fs.openSync(file, fs.constants.O_WRONLY | fs.constants.O_NONBLOCK);
+    this.patient = fs.openSync(file, fs.constants.O_WRONLY);
+  }
+
+  /** @returns false when nobody reads any more */
+  async write(chunk: Uint8Array): Promise<boolean> {
+    try {
+      for (let written = this.writeNow(chunk); written < chunk.length; ) {
+        written += await this.writeSoon(chunk, written);
+      }
+      return true;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EPIPE') return false;
+      throw error;
+    }
+  }
+
+  close(): void {
+    fs.closeSync(this.eager);
+    fs.closeSync(this.patient);
+  }
+
+  private writeNow(chunk: Uint8Array): number {
+    try {
+      return fs.writeSync(this.eager, chunk);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EAGAIN') return 0;
+      throw error;
+    }
+  }
+
+  private async writeSoon(chunk: Uint8Array, from: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      fs.write(this.patient, chunk, from, chunk.length - from, null, (error, count) => {
+        if (error) reject(error);
+        else resolve(count);
+      });
+    });
+  }
+}
+
+/** A promise that rejects when a signal comes. */
+function abortion(signal: AbortSignal | undefined): { promise: Promise<never>; forget: () => void } {
+  let forget = () => {};
+  const promise = new Promise<never>((_, reject) => {
+    const abort = () => reject(signal?.reason as Error);
+    signal?.addEventListener('abort', abort);
+    forget = () => signal?.removeEventListener('abort', abort);
   });
+  promise.catch(() => {});
+  return { promise, forget };
 }

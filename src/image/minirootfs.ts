@@ -1,16 +1,12 @@
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { MinirunError, messageOf } from '../errors.ts';
-import { architecture } from './architecture.ts';
+import { buildImage } from './build.ts';
 import { unpackLayer } from './layer.ts';
 import type { Recipe } from './recipes.ts';
+import { fetchBody } from './registry/transport.ts';
 import { type Source, SourceUnavailable } from './source.ts';
-import { Staging } from './staging.ts';
-import { storeImage } from './store.ts';
-import type { OciImageConfig } from './manifest.ts';
 
-/** Milliseconds until a server must have begun to answer, and that it may then be silent. */
-const timeouts = { connect: 5_000, silence: 30_000 };
 const largestIndex = 1024 * 1024;
 const largestDownload = 1024 * 1024 * 1024;
 
@@ -29,33 +25,19 @@ export interface Release {
 export function minirootfsSource({ mirror, releases }: { mirror: string; releases: string }, recipe: Recipe): Source {
   return {
     isStandIn: false,
-    async obtain(reference, notice) {
+    async obtain(reference, { report }) {
+      const notice = (line: string) => report.notice(line);
       const base = `${(process.env.MINIRUN_ALPINE_MIRROR || mirror).replace(/\/+$/, '')}/${releases}/${alpineArchitecture()}`;
       const release = await findRelease(await fetchText(`${base}/latest-releases.yaml`), base);
       notice(`Downloading Alpine ${release.version} from ${base}/${release.file}`);
-      const staging = new Staging();
-      try {
-        const archive = staging.file('archive');
-        await download(`${base}/${release.file}`, archive, release);
-        const directory = staging.newLayer();
-        const { diffId, size } = await unpackLayer(fs.createReadStream(archive), directory);
-        const config: OciImageConfig = {
-          architecture: architecture(),
-          os: 'linux',
-          ...(release.created === undefined ? {} : { created: release.created }),
-          config: recipe.config,
-          rootfs: { type: 'layers', diff_ids: [diffId] },
-          history: [{ created_by: `minirun: ${release.file}` }],
-        };
-        return await storeImage({
-          references: [reference],
-          config: JSON.stringify(config),
-          layers: [{ diffId, size, directory }],
-          staging,
-        });
-      } finally {
-        staging.remove();
-      }
+      return buildImage(
+        { reference, config: recipe.config, created: release.created, createdBy: `minirun: ${release.file}` },
+        async (directory, staging) => {
+          const archive = staging.file('archive');
+          await download(`${base}/${release.file}`, archive, release);
+          return { layer: await unpackLayer(fs.createReadStream(archive), directory) };
+        },
+      );
     },
   };
 }
@@ -94,9 +76,9 @@ export async function findRelease(text: string, source: string): Promise<Release
 }
 
 async function fetchText(url: string): Promise<string> {
-  const parts: Buffer[] = [];
+  const parts: Uint8Array[] = [];
   let length = 0;
-  for await (const chunk of fetchBody(url)) {
+  for await (const chunk of fetchFile(url)) {
     length += chunk.length;
     if (length > largestIndex)
       throw new MinirunError(`cannot use ${url}`, 'it is larger than a list of releases can be');
@@ -111,7 +93,7 @@ async function download(url: string, file: string, { size, sha256 }: Release): P
   let length = 0;
   const fd = fs.openSync(file, 'wx', 0o600);
   try {
-    for await (const chunk of fetchBody(url)) {
+    for await (const chunk of fetchFile(url)) {
       length += chunk.length;
       if (length > size) break;
       hash.update(chunk);
@@ -131,61 +113,15 @@ async function download(url: string, file: string, { size, sha256 }: Release): P
   }
 }
 
-/** The body of an answer, chunk by chunk. @throws SourceUnavailable when the server cannot be reached or refuses */
-async function* fetchBody(url: string): AsyncGenerator<Buffer> {
-  const unavailable = (why: string) =>
-    new SourceUnavailable(
-      `cannot download ${url}`,
-      why,
-      'Check the network of this machine, or set MINIRUN_ALPINE_MIRROR to a mirror',
-    );
-  const controller = new AbortController();
-  try {
-    const response = await inTime(fetch(url, { signal: controller.signal }), timeouts.connect, unavailable);
-    if (!response.ok || response.body === null) {
-      throw unavailable(`the server answers ${response.status} ${response.statusText}`.trim());
-    }
-    const reader = response.body.getReader();
-    for (;;) {
-      const { done, value } = await inTime(reader.read(), timeouts.silence, unavailable);
-      if (done) return;
-      yield Buffer.from(value.buffer, value.byteOffset, value.byteLength);
-    }
-  } finally {
-    // After an error, or when the reader has had enough: what goes on would keep this process alive.
-    controller.abort();
-  }
-}
-
-/** Waits for one step of a download. A race, because an abort signal alone does not end the look-up of a name in Bun. */
-async function inTime<T>(step: Promise<T>, limit: number, unavailable: (why: string) => Error): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(unavailable(`no answer within ${limit / 1000} seconds`)), limit);
-  });
-  // The loser of the race is aborted later, and nobody waits for it then.
-  step.catch(() => {});
-  try {
-    return await Promise.race([step, late]);
-  } catch (error) {
-    throw error instanceof SourceUnavailable ? error : unavailable(plainWords(error));
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-const words: Record<string, string> = {
-  ECONNREFUSED: 'connection refused',
-  ECONNRESET: 'the connection was cut',
-  EAI_AGAIN: 'its name cannot be looked up now',
-  EHOSTUNREACH: 'there is no way to it',
-  ENETUNREACH: 'there is no network',
-  ENOTFOUND: 'its name is not known',
-  ETIMEDOUT: 'no answer',
-};
-
-/** Why a fetch failed; Node hides it in the cause. */
-function plainWords(error: unknown): string {
-  const { code, cause } = error as { code?: string; cause?: { code?: string } };
-  return words[cause?.code ?? code ?? ''] ?? messageOf(error).replace(/[.?!]+$/, '');
+/** A file of the mirror, part by part. @throws SourceUnavailable when the server cannot be reached or refuses */
+function fetchFile(url: string): AsyncGenerator<Uint8Array> {
+  return fetchBody(
+    url,
+    (why) =>
+      new SourceUnavailable(
+        `cannot download ${url}`,
+        why,
+        'Check the network of this machine, or set MINIRUN_ALPINE_MIRROR to a mirror',
+      ),
+  );
 }

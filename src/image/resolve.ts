@@ -1,19 +1,28 @@
 import { MinirunError } from '../errors.ts';
 import type { Image, PullPolicy } from './image.ts';
 import { parseReference, shortName } from './reference.ts';
+import type { Platform } from './manifest.ts';
+import type { Report } from './progress.ts';
+import type { Wanted } from './source.ts';
 import { findImage } from './store.ts';
+
+/** Opens what shows the progress: only when there is any, because showing it takes more code than finding an image. */
+export type OpenReport = () => Promise<Report & { close?: () => void }>;
 
 /**
  * The image that a name, an id or the beginning of an id stands for; made or fetched when the policy allows it. An image
  * that is here costs two small files to read.
  *
- * @param notice takes a line about what is being done, for the user
  * @throws MinirunError when it cannot be had
  */
-export async function resolveImage(name: string, pull: PullPolicy, notice: (line: string) => void): Promise<Image> {
+export async function resolveImage(
+  name: string,
+  pull: PullPolicy,
+  { openReport, ...wanted }: Omit<Wanted, 'report'> & { openReport: OpenReport },
+): Promise<Image> {
   if (pull !== 'always') {
     const found = findImage(name);
-    if (found !== undefined) return found;
+    if (found !== undefined && (await isWanted(found, wanted))) return found;
   }
   const reference = parseReference(name);
   if (pull === 'never') {
@@ -24,5 +33,17 @@ export async function resolveImage(name: string, pull: PullPolicy, notice: (line
     );
   }
   const { obtainImage } = await import('./sources.ts');
-  return obtainImage(reference, { standIns: pull !== 'always', notice });
+  const report = await openReport();
+  try {
+    return await obtainImage(reference, { ...wanted, report, standIns: pull !== 'always' });
+  } finally {
+    report.close?.();
+  }
+}
+
+/** Whether an image is for the platform that was asked for, if one was. */
+async function isWanted(image: Image, { platform }: { platform?: Platform }): Promise<boolean> {
+  if (platform === undefined) return true;
+  const { isCompatible } = await import('./platform.ts');
+  return isCompatible(image.platform, platform);
 }

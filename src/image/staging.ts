@@ -59,7 +59,7 @@ function removeTree(directory: string): void {
 }
 
 /** Staging directories, with whether the process is alive that made each. */
-function stagings(): { directory: string; alive: boolean }[] {
+export function stagings(): { directory: string; alive: boolean }[] {
   return fs.readdirSync(paths.images()).flatMap((entry) => {
     const match = /^\.staging-(\d+)-(\d+)-([0-9a-f]+)-\d+$/.exec(entry);
     if (match === null) return [];

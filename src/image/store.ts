@@ -67,7 +67,8 @@ function loadImage(index: Index, id: string, key?: string): Image | undefined {
     id,
     reference: name === undefined ? id.slice(0, 'sha256:'.length + 12) : familiarName(parseReference(name)),
     platform: { os: config.os, architecture: config.architecture, variant: config.variant },
-    layers: config.rootfs.diff_ids.map(layerPlace).toReversed(),
+    // The same layer twice, which overlayfs refuses (an empty one is common): the upper one covers all of the lower one.
+    layers: [...new Set(config.rootfs.diff_ids.map(layerPlace).toReversed())],
     config: config.config,
     ...(tag?.standIn === undefined ? {} : { standIn: tag.standIn }),
   };

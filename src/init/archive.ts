@@ -1,16 +1,16 @@
 import fs from 'node:fs';
 import path from 'node:path';
-import { Header } from 'tar/header';
-import { Pax } from 'tar/pax';
-import type { ReadEntry } from 'tar/read-entry';
-import type { EntryTypeName } from 'tar/types';
 import type { Archive, ArchiveRoot, Go, ReadFiles, WriteFiles } from '../container/protocol.ts';
 import { receive, send } from './channel.ts';
 import { failure, InitError } from './failure.ts';
+import * as files from './files.ts';
 import * as libc from './libc.ts';
 import { Rootfs } from './mounts.ts';
 import { mountOverlay } from './overlay.ts';
-import { helperCapabilities, reasonOf, unpackHere, writeAll } from './unpack.ts';
+import { isDirectory, Packer } from './pack.ts';
+import { startTime } from './process.ts';
+import { type Entry, quote } from './tar-reader.ts';
+import { helperCapabilities, reasonOf, unpackHere } from './unpack.ts';
 
 /**
  * One side of `minirun cp`: reads files as a tar archive, or makes those of one, and ends this process.
@@ -64,12 +64,6 @@ function enterProcess(pid: number, start: number): void {
   fs.closeSync(fd);
 }
 
-/** Field 22 of proc_pid_stat(5); the name before it may hold anything but ends with the last parenthesis. */
-function startTime(pid: number): number {
-  const stat = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
-  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]);
-}
-
 /** Mounts the root filesystem of a container that is at rest, with its volumes, and enters it. */
 function enterRootfs(
   { directory, overlay, mounts, readonly }: ArchiveRoot & { kind: 'rootfs' },
@@ -104,11 +98,11 @@ function read({ path: source, followLink }: ReadFiles, where: string): void {
   const top = findSource(source, followLink, where);
   // A pipe of this process: unlike a socket for standard output it certainly blocks when it is full.
   const pipe = libc.pipe();
-  send({ type: 'reading', fd: pipe.read, name: top.name, directory: top.stat.isDirectory() });
+  send({ type: 'reading', fd: pipe.read, name: top.name, directory: isDirectory(top.stat) });
   receive<Go>();
   fs.closeSync(pipe.read);
-  const packer = new Packer(pipe.write);
-  packer.add(top.place, top.name, top.stat, followLink);
+  const packer = new Packer(pipe.write, { layer: false });
+  packer.add(bytesOf(top.place), bytesOf(top.name), top.stat, followLink);
   packer.end();
   fs.closeSync(pipe.write);
   send({ type: 'packed' });
@@ -119,22 +113,22 @@ interface Top {
   place: string;
   /** What it is called in the archive: `.` when only what is in it is meant. */
   name: string;
-  stat: fs.Stats;
+  stat: files.Stat;
 }
 
 /** @throws InitError when there is no such file */
 function findSource(source: string, followLink: boolean, where: string): Top {
   const asserted = /\/\.?$/.test(source);
   const bare = source.replace(/(\/\.?)+$/, '');
-  let stat: fs.Stats | undefined;
+  let stat: files.Stat;
   try {
-    stat = followLink || asserted ? fs.statSync(source) : fs.lstatSync(source);
+    stat = files.stat(bytesOf(source), { follow: followLink || asserted });
   } catch (error) {
     if ((error as { code?: string }).code === 'ENOTDIR' && lstatIfThere(bare) !== undefined)
       throw notDirectory(source, where);
     throw unreachable(error, 'file', source, where);
   }
-  if (asserted && !stat.isDirectory()) throw notDirectory(source, where);
+  if (asserted && !isDirectory(stat)) throw notDirectory(source, where);
   if (bare === '' || source.endsWith('/.')) return { place: `${bare}/`, name: '.', stat };
   if (/(^|\/)\.\.$/.test(bare)) {
     process.chdir(source);
@@ -142,10 +136,15 @@ function findSource(source: string, followLink: boolean, where: string): Top {
     return { place: real, name: path.posix.basename(real) || '.', stat };
   }
   return {
-    place: asserted || (followLink && stat.isDirectory()) ? `${bare}/` : bare,
+    place: asserted || (followLink && isDirectory(stat)) ? `${bare}/` : bare,
     name: path.posix.basename(bare),
     stat,
   };
+}
+
+/** The bytes of a name that came as text, one to a character. */
+function bytesOf(text: string): string {
+  return Buffer.from(text).toString('latin1');
 }
 
 function notDirectory(name: string, where: string): InitError {
@@ -158,159 +157,11 @@ function unreachable(error: unknown, kind: 'file' | 'directory', name: string, w
   return new InitError(`cannot open ${name} ${where}`, reasonOf(error));
 }
 
-function lstatIfThere(place: string): fs.Stats | undefined {
+function lstatIfThere(place: string | Buffer): fs.Stats | undefined {
   try {
     return fs.lstatSync(place);
   } catch {
     return undefined;
-  }
-}
-
-const block = 512;
-/** What a running container sees but has not got: statfs(2). Docker's copies have these directories, empty. */
-const kernelFilesystems = new Set([0x9fa0, 0x62656572, 0x27e0eb, 0x63677270, 0x1cd1, 0x19800202]);
-const tmpfs = 0x01021994;
-
-/** Writes files as a tar archive. What vanishes or becomes something else meanwhile is left out. */
-class Packer {
-  private readonly chunk = Buffer.allocUnsafe(1 << 18);
-  /** The first name of each file that has several. */
-  private readonly linked = new Map<string, string>();
-
-  constructor(private readonly fd: number) {}
-
-  /** Adds a file, or a directory with all that is in it. */
-  add(place: string, name: string, stat: fs.Stats, followLink = false): void {
-    if (stat.isDirectory()) this.addDirectory(place, name, stat);
-    else if (stat.isFile()) this.addFile(place, name, followLink);
-    else if (stat.isSymbolicLink()) this.addLink(place, name, stat);
-    else if (stat.isFIFO()) this.header('FIFO', name, stat);
-    else if (stat.isCharacterDevice()) this.header('CharacterDevice', name, stat);
-    else if (stat.isBlockDevice()) this.header('BlockDevice', name, stat);
-    // A socket means nothing without the process that listens on it.
-  }
-
-  end(): void {
-    writeAll(this.fd, Buffer.alloc(2 * block));
-  }
-
-  private addDirectory(place: string, name: string, stat: fs.Stats): void {
-    this.header('Directory', `${name}/`, stat);
-    let children: string[];
-    try {
-      children = fs.readdirSync(place);
-    } catch (error) {
-      if (isGone(error)) return;
-      throw new InitError(`cannot read ${place}`, reasonOf(error));
-    }
-    for (const child of children) {
-      const inside = `${place.replace(/\/+$/, '')}/${child}`;
-      const found = lstatIfThere(inside);
-      if (found === undefined) {
-        if (!child.includes('\ufffd')) continue;
-        throw new InitError(`cannot copy ${JSON.stringify(inside)}`, 'its name is not valid UTF-8', 'Rename it first');
-      }
-      if (found.isDirectory() && found.dev !== stat.dev && isKernels(inside))
-        this.header('Directory', `${name}/${child}/`, found);
-      else this.add(inside, `${name}/${child}`, found);
-    }
-  }
-
-  private addFile(place: string, name: string, followLink: boolean): void {
-    // It may have become a FIFO or a link since: do not wait for a writer, nor follow.
-    const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK, O_NOCTTY } = fs.constants;
-    let fd: number;
-    try {
-      fd = fs.openSync(place, O_RDONLY | (followLink ? 0 : O_NOFOLLOW) | O_NONBLOCK | O_NOCTTY);
-    } catch (error) {
-      if (isGone(error)) return;
-      throw new InitError(`cannot read ${place}`, reasonOf(error));
-    }
-    try {
-      this.addOpenFile(fd, name);
-    } finally {
-      fs.closeSync(fd);
-    }
-  }
-
-  /** Adds an open file if it is a regular one. */
-  private addOpenFile(fd: number, name: string): void {
-    const stat = fs.fstatSync(fd);
-    if (!stat.isFile()) return;
-    if (stat.nlink > 1) {
-      // Exact: overlayfs uses all 64 bits of an inode's number.
-      const { dev, ino } = fs.fstatSync(fd, { bigint: true });
-      const first = this.linked.get(`${dev}:${ino}`);
-      if (first !== undefined) {
-        this.header('Link', name, stat, first);
-        return;
-      }
-      this.linked.set(`${dev}:${ino}`, name);
-    }
-    this.header('File', name, stat);
-    this.data(fd, stat.size);
-  }
-
-  /** Exactly as many bytes as the header has promised: a file that has shrunk is filled up with zeros, as tar does. */
-  private data(fd: number, size: number): void {
-    let left = size;
-    while (left > 0) {
-      const length = fs.readSync(fd, this.chunk, 0, Math.min(left, this.chunk.length), null);
-      if (length === 0) break;
-      writeAll(this.fd, this.chunk.subarray(0, length));
-      left -= length;
-    }
-    for (const zeros = Buffer.alloc(1 << 16); left > 0; left -= Math.min(left, zeros.length)) {
-      writeAll(this.fd, zeros.subarray(0, Math.min(left, zeros.length)));
-    }
-    writeAll(this.fd, Buffer.alloc((block - (size % block)) % block));
-  }
-
-  private addLink(place: string, name: string, stat: fs.Stats): void {
-    let target: string;
-    try {
-      target = fs.readlinkSync(place);
-    } catch {
-      return;
-    }
-    this.header('SymbolicLink', name, stat, target);
-  }
-
-  private header(type: EntryTypeName, name: string, stat: fs.Stats, linkpath = ''): void {
-    const isDevice = type === 'CharacterDevice' || type === 'BlockDevice';
-    const fields = {
-      path: name,
-      mode: stat.mode & 0o7777,
-      uid: stat.uid,
-      gid: stat.gid,
-      size: type === 'File' ? stat.size : 0,
-      mtime: stat.mtime,
-      linkpath,
-    };
-    const header = new Header({
-      ...fields,
-      type,
-      devmaj: isDevice ? (stat.rdev >>> 8) & 0xfff : 0,
-      devmin: isDevice ? (stat.rdev & 0xff) | ((stat.rdev >>> 12) & 0xfff00) : 0,
-    });
-    const needsMore = header.encode() || stat.mtime.getMilliseconds() !== 0;
-    if (needsMore)
-      writeAll(this.fd, new Pax({ ...fields, ...(linkpath === '' ? { linkpath: undefined } : {}) }).encode());
-    writeAll(this.fd, header.block as Buffer);
-  }
-}
-
-function isGone(error: unknown): boolean {
-  return ['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'].includes((error as { code?: string }).code ?? '');
-}
-
-/** Whether a mount point shows the kernel's or minirun's own files rather than the container's. */
-function isKernels(place: string): boolean {
-  try {
-    const { type } = fs.statfsSync(place);
-    return kernelFilesystems.has(type) || (place === '/dev' && type === tmpfs);
-  } catch {
-    return true;
   }
 }
 
@@ -324,16 +175,18 @@ function write({ path: destination, source, owner, careful }: WriteFiles, where:
   const strip = source === undefined || source.name === '.' ? 0 : 1;
   const placeOf = (name: string) => {
     const parts = path.posix.normalize(`/${name}`).split('/').filter(Boolean);
-    return path.posix.join('/', top, ...parts.slice(strip));
+    return path.posix.join('/', bytesOf(top), ...parts.slice(strip));
   };
-  const answer = unpackHere((entry) => {
+  const admit = (entry: Entry) => {
     entry.path = placeOf(entry.path);
-    if (entry.type === 'Link') entry.linkpath = placeOf(String(entry.linkpath));
+    if (entry.type === 'link') entry.linkpath = placeOf(entry.linkpath);
+    // What they say is about another machine, and some would give rights here.
+    entry.xattrs = undefined;
     if (owner !== undefined) giveTo(owner, entry);
     if (careful) defuse(entry);
-    return admit(entry);
-  });
-  send(answer);
+    return isWelcome(entry);
+  };
+  send(unpackHere(0, { admit }));
 }
 
 /**
@@ -390,33 +243,28 @@ function enterParent(name: string, where: string): string {
 }
 
 /** A directory never takes the place of something else, nor the other way round; and what is there keeps its mode. */
-function admit(entry: ReadEntry): boolean {
-  const isDirectory = entry.type === 'Directory' || entry.type === 'GNUDumpDir';
+function isWelcome(entry: Entry): boolean {
+  const isDirectory = entry.type === 'directory';
   if (entry.path === '/' && isDirectory) return false;
-  const there = lstatIfThere(entry.path);
+  const there = lstatIfThere(Buffer.from(entry.path, 'latin1'));
   if (there === undefined || there.isDirectory() === isDirectory) return true;
   const what = there.isDirectory()
     ? 'a directory is there, and a file cannot replace it'
     : 'a file is there, and a directory cannot replace it';
-  throw new InitError(`cannot copy ${JSON.stringify(entry.path)}`, what, 'Remove it first');
+  throw new InitError(`cannot copy ${quote(entry.path)}`, what, 'Remove it first');
 }
 
 /** Changes the owner; as for chown(2), a program that would now run as somebody else loses its setuid and setgid bits. */
-function giveTo({ uid, gid }: { uid: number; gid: number }, entry: ReadEntry): void {
-  if (entry.mode !== undefined && (entry.uid !== uid || entry.gid !== gid) && !entry.type.includes('Dir'))
-    entry.mode &= 0o1777;
+function giveTo({ uid, gid }: { uid: number; gid: number }, entry: Entry): void {
+  if ((entry.uid !== uid || entry.gid !== gid) && entry.type !== 'directory') entry.mode &= 0o1777;
   entry.uid = uid;
   entry.gid = gid;
 }
 
 /** What comes from a container gets root as its owner here: it must not become a way to be root, or to the disks. */
-function defuse(entry: ReadEntry): void {
-  if (entry.type === 'CharacterDevice' || entry.type === 'BlockDevice') {
-    throw new InitError(
-      `refusing to copy ${JSON.stringify(entry.path)}`,
-      'it is a device',
-      'Give -a to copy devices too',
-    );
+function defuse(entry: Entry): void {
+  if (entry.type === 'character' || entry.type === 'block') {
+    throw new InitError(`refusing to copy ${quote(entry.path)}`, 'it is a device', 'Give -a to copy devices too');
   }
-  if (entry.mode !== undefined) entry.mode &= 0o1777;
+  entry.mode &= 0o1777;
 }

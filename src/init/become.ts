@@ -30,6 +30,7 @@ export function become(
 ): never {
   const user = resolveUser(target.user.username, target.user.additionalGids);
   const env = withDefaults(target.env, user.home, target.terminal);
+  libc.setUmask(0o022);
   enterDirectory(target.cwd);
   for (const limit of target.rlimits) limitResource(limit.type, limit.soft, limit.hard);
   libc.joinNewSessionKeyring();
@@ -41,7 +42,6 @@ export function become(
   libc.duplicate(streams.stderr, 2);
   if (streams.terminal !== undefined) libc.takeControllingTerminal(0);
   libc.closeOnExecFrom(3);
-  libc.setUmask(0o022);
 
   const file = findCommand(target.args[0] ?? '', env);
   if (target.noNewPrivileges) libc.prctl(libc.PR.SET_NO_NEW_PRIVS, 1);

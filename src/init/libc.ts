@@ -5,7 +5,7 @@ import os from 'node:os';
 const { i32, i64_fast: i64, u64_fast: u64, ptr: pointer } = FFIType;
 
 /** musl's libc has another name; both have every symbol used here. */
-function libraryName(): string {
+export function libraryName(): string {
   const musl = `/lib/ld-musl-${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}.so.1`;
   return fs.existsSync(musl) && !fs.existsSync('/etc/debian_version') ? musl : 'libc.so.6';
 }
@@ -101,6 +101,15 @@ const words: Record<string, string> = {
   ELOOP: 'too many levels of symbolic links',
   EROFS: 'read-only file system',
   ENOSPC: 'no space left on device',
+  EDQUOT: 'disk quota exceeded',
+  EFBIG: 'file too large',
+  EIO: 'input/output error',
+  EMLINK: 'too many links',
+  ENAMETOOLONG: 'file name too long',
+  ENOTEMPTY: 'directory not empty',
+  ENOTSUP: 'not supported by this file system',
+  EOVERFLOW: 'value too large',
+  EXDEV: 'cross-device link',
   ETXTBSY: 'text file busy',
   E2BIG: 'argument list too long',
   EBUSY: 'device or resource busy',
@@ -111,7 +120,7 @@ function describe(errno: number): string {
   return words[code] ?? code;
 }
 
-function errno(): number {
+export function errno(): number {
   // biome-ignore lint: the pointer is never null
   return read.i32(libc.__errno_location() as never, 0);
 }
@@ -156,7 +165,7 @@ export function mount(source: string, target: string, type: string, flags: numbe
 }
 
 /** Detaches a mount and all below it (MNT_DETACH). */
-function unmountLazily(target: string): void {
+export function unmountLazily(target: string): void {
   check(libc.umount2(cstring(target), 2), 'umount', target);
 }
 

@@ -20,6 +20,14 @@ export async function main(): Promise<void> {
     const { unpack } = await import('./unpack.ts');
     return unpack(request);
   }
+  if (request.type === 'open') {
+    const { open } = await import('./open.ts');
+    return open(request);
+  }
+  if (request.type === 'pack') {
+    const { pack } = await import('./pack.ts');
+    return pack(request);
+  }
   if (request.type === 'archive') {
     const { archive } = await import('./archive.ts');
     return archive(request);
@@ -74,6 +82,7 @@ async function prepare(
   libc.setHostname(spec.hostname);
   const { streams, fds } = makeStreams(stdio, `${spec.root.path}/dev/pts`, spec.process.consoleSize);
   if (streams.terminal !== undefined) root.mountConsole(`/dev/pts/${streams.terminal}`);
+  root.makeDirectory(spec.process.cwd);
   for (const directory of spec.linux.readonlyPaths) if (directory !== '/proc/sys') root.makeReadonly(directory);
   for (const file of spec.linux.maskedPaths) if (!needsNetwork(file)) root.mask(file);
   const filter = spec.linux.seccomp === 'default' ? await seccompFilter(spec.process.capabilities.bounding) : undefined;

@@ -78,6 +78,18 @@ export class Rootfs {
     return openInRoot(this.fd, destination);
   }
 
+  /** Makes a directory and its parents where they are missing, as root's. What cannot be made is missed by who wants it. */
+  makeDirectory(directory: string): void {
+    const mask = process.umask(0o022);
+    try {
+      fs.closeSync(this.openTarget(directory, 'directory'));
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+    } finally {
+      process.umask(mask);
+    }
+  }
+
   /** Mounts one entry of the spec. Its place is held open, so nothing can be swapped under it. */
   mount(entry: OciMount): void {
     if (entry.type === 'cgroup') {

@@ -40,6 +40,14 @@ export async function withLock<T>(critical: () => T): Promise<T> {
   }
 }
 
+/**
+ * Waits until every critical section has ended that has begun before. What this process has written before is seen by
+ * all that begin later. Costs one look where nobody is in one.
+ */
+export async function settled(): Promise<void> {
+  if (fs.existsSync(path.join(stateRoot(), 'state.lock'))) await withLock(() => {});
+}
+
 async function acquire(file: string): Promise<() => Promise<void>> {
   const deadline = Date.now() + 30_000;
   for (;;) {

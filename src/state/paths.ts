@@ -20,6 +20,8 @@ export const paths = {
   container: (id: string) => path.join(root, 'containers', id),
   names: () => path.join(root, 'names'),
   name: (name: string) => path.join(root, 'names', name),
+  volumes: () => path.join(root, 'volumes'),
+  volume: (name: string) => path.join(root, 'volumes', name),
   networks: () => path.join(root, 'networks'),
   network: (name: string) => path.join(root, 'networks', `${name}.json`),
 };
@@ -29,7 +31,14 @@ export const paths = {
  * setuid files inside images (CVE-2021-41091).
  */
 export function ensureStateRoot(): void {
-  for (const directory of [root, paths.images(), paths.containers(), paths.names(), paths.networks()]) {
+  for (const directory of [
+    root,
+    paths.images(),
+    paths.containers(),
+    paths.names(),
+    paths.volumes(),
+    paths.networks(),
+  ]) {
     fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
   }
 }

@@ -1,12 +1,16 @@
 /**
  * `npm run bench`: minirun against docker, podman and the floor, side by side on the same root filesystem.
  *
+ *     npm run bench             everything
+ *     npm run bench -- images   only images: nothing is written down then
+ *
  * Everything runs in private worlds (test/support/world.ts), which end with this process: a docker daemon too.
  * Needs root and hyperfine. What is not installed is left out and said so.
  */
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { type Archives, makeImages, nameOf, peakMemory, type Puller, startRegistry, type TestImage } from './images.ts';
 import { missingTool, missingWorld } from '../support/skip.ts';
 import { createWorld, minirun, type World } from '../support/world.ts';
 import { memoryPerContainer } from './memory.ts';
@@ -46,6 +50,7 @@ interface Memory {
   mean: number;
 }
 
+const only = process.argv[2];
 const many = 200;
 const several = 20;
 
@@ -67,18 +72,7 @@ try {
   await add('docker', () => startDocker(tarball));
   await add('podman', () => startPodman(world, tarball));
 
-  const run = await hyperfine(
-    world,
-    peers.map(({ name, run: command }) => ({ name, command })),
-    20,
-  );
-  print('run --rm busybox true, with network', run);
-  compare('run: minirun / docker', run, 'minirun', 'docker', 0.33);
-  compare('run: minirun / floor', run, 'minirun', 'floor', 2);
-
-  const start = await measureStart();
-  const memory = await measureMemory();
-  const ps = await measurePs();
+  const result = { ...(only === undefined ? await measureContainers() : {}), images: await measureImages() };
 
   process.stdout.write('\ntargets\n');
   for (const { what, value, target } of ratios) {
@@ -87,14 +81,7 @@ try {
   }
   for (const reason of skipped) process.stdout.write(`  left out: ${reason}\n`);
 
-  const versions = Object.fromEntries(peers.map(({ name, version }) => [name, version]));
-  const computer = { kernel: os.release(), cpu: os.cpus()[0]?.model, cpus: os.cpus().length };
-  const date = new Date().toISOString();
-  const file = path.join(import.meta.dir, 'results', `${date.slice(0, 19).replaceAll(':', '')}.json`);
-  fs.mkdirSync(path.dirname(file), { recursive: true });
-  const result = { date, computer, versions, run, start, memory, ps, ratios, skipped };
-  fs.writeFileSync(file, `${JSON.stringify(result, null, 2)}\n`);
-  process.stdout.write(`\nwritten to ${path.relative(process.cwd(), file)}\n`);
+  if (only === undefined) writeDown(result);
 } finally {
   for (const peer of peers) await peer.stop();
   // minirun's own directory, as long as no other minirun uses it.
@@ -102,6 +89,29 @@ try {
   await world.destroy();
 }
 process.exit(0);
+
+/** Starting, keeping and listing containers. */
+async function measureContainers(): Promise<object> {
+  const run = await hyperfine(
+    world,
+    peers.map(({ name, run: command }) => ({ name, command })),
+    20,
+  );
+  print('run --rm busybox true, with network', run);
+  compare('run: minirun / docker', run, 'minirun', 'docker', 0.33);
+  compare('run: minirun / floor', run, 'minirun', 'floor', 2);
+  return { run, start: await measureStart(), memory: await measureMemory(), ps: await measurePs() };
+}
+
+function writeDown(figures: object): void {
+  const versions = Object.fromEntries(peers.map(({ name, version }) => [name, version]));
+  const computer = { kernel: os.release(), cpu: os.cpus()[0]?.model, cpus: os.cpus().length };
+  const date = new Date().toISOString();
+  const file = path.join(import.meta.dir, 'results', `${date.slice(0, 19).replaceAll(':', '')}.json`);
+  fs.mkdirSync(path.dirname(file), { recursive: true });
+  fs.writeFileSync(file, `${JSON.stringify({ date, computer, versions, ...figures, ratios, skipped }, null, 2)}\n`);
+  process.stdout.write(`\nwritten to ${path.relative(process.cwd(), file)}\n`);
+}
 
 /** Starts a tool, and runs it once as a warm-up that must succeed; a tool that fails is left out. */
 async function add(name: string, begin: () => Promise<Peer>): Promise<void> {
@@ -175,18 +185,128 @@ async function measurePs(): Promise<Timing[]> {
   return timings;
 }
 
+interface ImageFigures {
+  pull: Record<string, Timing[]>;
+  unpack: Timing[];
+  again: Timing[];
+  /** Peak of PSS, in bytes. */
+  memory: Record<string, number>;
+}
+
+/** Pulls from one registry on the loopback of each tool's host, by every tool; each time all of the image is fetched. */
+async function measureImages(): Promise<ImageFigures | undefined> {
+  const missing = missingTool('docker-registry', 'skopeo');
+  if (missing !== undefined || !has('minirun')) {
+    skipped.push(`images: ${missing ?? 'minirun'}`);
+    return undefined;
+  }
+  const { store, images, large, archives } = await makeImages(world);
+  const pullers = peers.flatMap(({ name, puller }): Puller[] => (puller === undefined ? [] : [{ name, ...puller }]));
+  for (const { machine } of pullers) if (machine !== world.host) await startRegistry(machine, world.directory, store);
+  const pull: Record<string, Timing[]> = {};
+  for (const image of images) {
+    const title = `pull ${image.name}: ${(image.bytes / 1e6).toFixed(0)} MB, ${image.files} files`;
+    const timings: Timing[] = [];
+    for (const puller of pullers) timings.push(await timePull(puller, image));
+    pull[image.name] = timings;
+    print(title, timings);
+    for (const other of ['docker', 'podman'])
+      compare(`pull ${image.name}: minirun / ${other}`, timings, 'minirun', other, 1);
+  }
+  const unpack = await measureUnpack(archives);
+  const again = await measureSecondPull(images[1] as TestImage);
+  const memory: Record<string, number> = {};
+  for (const image of [...images, large]) {
+    await world.host.run([minirun, 'rmi', '-f', nameOf(image.name)]);
+    memory[image.name] = await peakMemory(world.host, [minirun, 'pull', '-q', nameOf(image.name)]);
+    process.stdout.write(
+      `  pull ${image.name} (${(image.bytes / 1e6).toFixed(0)} MB): peak memory ${((memory[image.name] ?? 0) / 1e6).toFixed(0)} MB\n`,
+    );
+  }
+  const peaks = Object.values(memory);
+  ratios.push({ what: 'pull: MB of memory at most', value: Math.max(...peaks) / 1e6, target: 300 });
+  ratios.push({
+    what: 'pull: memory large / ten-layers',
+    value: (memory.large ?? 0) / (memory['ten-layers'] ?? 1),
+    target: 1.2,
+  });
+  return { pull, unpack, again, memory };
+}
+
+async function timePull({ name, machine, pull, remove }: Puller, image: TestImage): Promise<Timing> {
+  const reference = nameOf(image.name);
+  const file = path.join(world.directory, 'hyperfine.json');
+  const gone = [...remove, reference].map(quote).join(' ');
+  await expectZero(machine, [...pull, reference]);
+  const options = ['--runs=5', '--style=none', `--export-json=${file}`, '--prepare', `${gone} && sync`];
+  await expectZero(machine, ['hyperfine', ...options, '--shell=sh', [...pull, reference].map(quote).join(' ')]);
+  const { results } = JSON.parse(fs.readFileSync(file, 'utf8')) as { results: Timing[] };
+  const { mean, stddev, min, max } = results[0] as Timing;
+  return { name, mean, stddev, min, max };
+}
+
+/** A layer's archive into a directory, beside GNU tar. */
+async function measureUnpack({ plain, gzip }: Archives): Promise<Timing[]> {
+  const out = path.join(world.directory, 'unpacked');
+  const timings: Timing[] = [];
+  for (const [kind, archive] of Object.entries({ plain, gzip })) {
+    const commands = [
+      { name: `minirun import, ${kind}`, command: [minirun, 'import', archive, 'unpacked'] },
+      { name: `tar -xp, ${kind}`, command: ['tar', '-xpf', archive, '-C', out] },
+    ];
+    const prepare = `rm -rf ${out}; mkdir ${out}; ${minirun} rmi -f unpacked; sync`;
+    const pair = await hyperfine(world, commands, 6, prepare);
+    timings.push(...pair);
+    compare(`unpack ${kind}: minirun / tar`, pair, `minirun import, ${kind}`, `tar -xp, ${kind}`, 1.2);
+  }
+  print('unpack alone', timings);
+  return timings;
+}
+
+/** An image that is here already, beside the one request that it takes to know. */
+async function measureSecondPull(image: TestImage): Promise<Timing[]> {
+  const reference = nameOf(image.name);
+  await expectZero(world.host, [minirun, 'pull', '-q', reference]);
+  const [host = '', ...repository] = reference.split('/');
+  const commands = [
+    { name: 'second pull', command: [minirun, 'pull', '-q', reference] },
+    {
+      name: 'one request by curl',
+      command: [
+        'curl',
+        '-sfI',
+        '-H',
+        'Accept: application/vnd.oci.image.manifest.v1+json',
+        '-o',
+        '/dev/null',
+        `http://${host}/v2/${repository.join('/')}/manifests/latest`,
+      ],
+    },
+  ];
+  const timings = await hyperfine(world, commands, 20);
+  print('second pull', timings);
+  const [second, request] = timings;
+  ratios.push({
+    what: 'second pull: ms beside one request',
+    value: ((second?.mean ?? 0) - (request?.mean ?? 0)) * 1000,
+    target: 50,
+  });
+  return timings;
+}
+
 /** One run of hyperfine over all commands, on the host of the world and without a shell. */
 async function hyperfine(
   place: World,
   commands: readonly { name: string; command: readonly string[] }[],
   runs: number,
+  prepare?: string,
 ): Promise<Timing[]> {
   if (commands.length === 0) return [];
   const file = path.join(place.directory, 'hyperfine.json');
   const result = await place.host.run(
     [
       'hyperfine',
-      '-N',
+      ...(prepare === undefined ? ['-N'] : ['--shell=sh', '--prepare', prepare, '--ignore-failure']),
       '--warmup=3',
       `--runs=${runs}`,
       '--style=none',

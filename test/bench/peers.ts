@@ -12,6 +12,8 @@ export interface Peer {
   run: string[];
   /** Command line that starts a container which sleeps, detached; only where its memory is to be measured. */
   detach?: string[];
+  /** How it gets and forgets images, without the image's name. */
+  puller?: { machine: Machine; pull: string[]; remove: string[] };
   /** Where its processes are. */
   machine: Machine;
   /** Ends what was started for it alone. */
@@ -33,6 +35,7 @@ export async function startMinirun(world: World, tarball: string): Promise<Peer>
     version: (await expectZero(world.host, [minirun, '--version'])).trim(),
     run: [minirun, 'run', '--rm', image, 'true'],
     detach: [minirun, 'run', '-d', image, ...sleeper],
+    puller: { machine: world.host, pull: [minirun, 'pull', '-q'], remove: [minirun, 'rmi', '-f'] },
     machine: world.host,
     stop: nothing,
   };
@@ -103,6 +106,7 @@ export async function startDocker(tarball: string): Promise<Peer> {
       version,
       run: [...client, 'run', '--rm', image, 'true'],
       detach: [...client, 'run', '-d', image, ...sleeper],
+      puller: { machine: world.host, pull: [...client, 'pull', '-q'], remove: [...client, 'rmi', '-f'] },
       machine: world.host,
       stop: async () => world.destroy(),
     };
@@ -141,6 +145,11 @@ export async function startPodman(world: World, tarball: string): Promise<Peer> 
     version,
     run: [...podman, 'run', '--rm', ...options, image, 'true'],
     detach: [...podman, 'run', '-d', ...options, image, ...sleeper],
+    puller: {
+      machine: world.host,
+      pull: [...podman, 'pull', '-q', '--tls-verify=false'],
+      remove: [...podman, 'rmi', '-f'],
+    },
     machine: world.host,
     stop: nothing,
   };

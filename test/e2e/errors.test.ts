@@ -41,7 +41,7 @@ const cases: Case[] = [
   ['unknown network', run('--network', 'nosuchnet'), /nosuchnet/, /minirun network|--network/],
   ['network of no container', run('--network', 'container:nobody'), /no such container/, /minirun ps/],
   ['volume source missing', run('-v', '/no/such:/x'), /\/no\/such: there is no such file or directory/, /mkdir -p/],
-  ['volume without a target', run('-v', '/tmp'), /invalid -v/, /-v/],
+  ['volume without a target', run('-v', '/tmp:'), /invalid -v/, /begins with/],
   ['relative volume target', run('-v', '/tmp:x'), /absolute/, /\//],
   ['volume on /', run('-v', '/tmp:/'), /root of the container/, /directory/],
   ['unknown volume mode', run('-v', '/tmp:/x:rx'), /unknown mode "rx"/, /ro or rw/],

@@ -13,6 +13,7 @@ export type Snapshot = Record<
   | 'leases'
   | 'containers'
   | 'names'
+  | 'volumes'
   | 'state'
   | 'cgroups'
   | 'processes',
@@ -40,6 +41,7 @@ export async function takeSnapshot(host: Machine, root: string): Promise<Snapsho
     leases: leases(path.join(root, 'networks')),
     containers: entries(path.join(root, 'containers')),
     names: entries(path.join(root, 'names')),
+    volumes: entries(path.join(root, 'volumes')),
     // The default network's definition stays on file, so that addresses are not reused at once; its leases count above.
     state: [...entries(root), ...entries(path.join(root, 'networks')).map((name) => `networks/${name}`)].filter(
       (name) => name !== 'networks/minirun0.json',

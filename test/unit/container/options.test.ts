@@ -12,6 +12,7 @@ import {
   parseRestart,
   parseSecurityOptions,
   parseSignal,
+  signalName,
   parseSysctl,
   parseTmpfs,
   parseUlimit,
@@ -41,11 +42,21 @@ describe('signals', () => {
     ['9', 9],
     ['HUP', 1],
     ['64', 64],
+    ['RTMIN', 34],
+    ['sigrtmin+3', 37],
+    ['SIGRTMAX-1', 63],
+    ['RTMAX', 64],
   ])('%s', (text, number) => {
     expect(parseSignal(text)).toBe(number);
   });
-  test.each(['', '0', '65', '-9', '9.5', 'SIGNOPE', 'SIGSIGTERM', 'toString'])('refused: %j', (text) => {
-    refused(() => parseSignal(text));
+  test.each(['', '0', '65', '-9', '9.5', 'SIGNOPE', 'SIGSIGTERM', 'toString', 'RTMIN-1', 'RTMIN+31', 'RTMAX-31'])(
+    'refused: %j',
+    (text) => {
+      refused(() => parseSignal(text));
+    },
+  );
+  test('their names are docker’s, and mean them', () => {
+    for (const name of ['SIGTERM', 'SIGRTMIN', 'SIGRTMIN+3']) expect(signalName(parseSignal(name))).toBe(name);
   });
 });
 
@@ -125,13 +136,13 @@ describe('--sysctl', () => {
 });
 
 describe('environment', () => {
-  test('a name alone takes the value of the caller, and nothing where there is none', () => {
+  test('a name alone takes the value of the caller, and stays alone where there is none', () => {
     const own = { HOME: '/root', EMPTY: '' };
     expect(parseEnv('A=1=2', own)).toBe('A=1=2');
     expect(parseEnv('A=', own)).toBe('A=');
     expect(parseEnv('HOME', own)).toBe('HOME=/root');
     expect(parseEnv('EMPTY', own)).toBe('EMPTY=');
-    expect(parseEnv('OTHER', own)).toBeUndefined();
+    expect(parseEnv('OTHER', own)).toBe('OTHER');
     for (const text of ['', '=', '=x']) refused(() => parseEnv(text, own));
   });
 
@@ -142,6 +153,7 @@ describe('environment', () => {
 
   test('a later variable replaces an earlier one in its place', () => {
     expect(mergeEnv(['PATH=/bin', 'A=1'], [], ['A=2=3', 'AB=4'])).toEqual(['PATH=/bin', 'A=2=3', 'AB=4']);
+    expect(mergeEnv(['A=1', 'B=2', 'C=3'], ['A', 'C', 'D'], ['C=4'])).toEqual(['B=2', 'C=4']);
   });
 });
 
@@ -189,8 +201,14 @@ describe('-v', () => {
     });
     expect(parseVolume('..:/a/../../b', '/home/me')).toMatchObject({ source: '/home', destination: '/b' });
   });
+  test('a place alone is an anonymous volume, which holds no devices', () => {
+    const volume = { type: 'volume', source: '', options: ['rbind', 'rprivate', 'nodev'] };
+    expect(parseVolume('/data/', '/home/me')).toEqual({ destination: '/data', ...volume });
+  });
   test.each([
-    '/data',
+    '',
+    'data',
+    '/',
     '/data:',
     '/data:srv',
     '/data:/',
@@ -213,6 +231,8 @@ describe('--mount', () => {
     ['type=bind,src=/data,destination=/srv,ro=true', 'bind', '/data', ['rbind', 'rprivate', 'ro']],
     ['type=bind,src=/data,destination=/srv,readonly=false', 'bind', '/data', ['rbind', 'rprivate']],
     ['type=bind,src=/data,dst=/srv,bind-propagation=rshared', 'bind', '/data', ['rbind', 'rshared']],
+    ['target=/srv', 'volume', '', ['rbind', 'rprivate', 'nodev']],
+    ['type=volume,dst=/srv,ro,volume-nocopy', 'volume', '', ['rbind', 'rprivate', 'nodev', 'ro', 'nocopy']],
     ['type=tmpfs,target=/srv', 'tmpfs', 'tmpfs', ['nosuid', 'nodev', 'noexec']],
     [
       'type=tmpfs,target=/srv,tmpfs-size=1m,tmpfs-mode=1770',

@@ -17,6 +17,10 @@ test('every instruction', () => {
     'WORKDIR app',
     'USER 1000:1000',
     'STOPSIGNAL SIGINT',
+    'HEALTHCHECK --interval=1m30s --timeout=500ms --start-period=0s --retries=3 CMD ["check", "-q"]',
+    'ONBUILD RUN make',
+    'ONBUILD COPY . .',
+    'SHELL ["/bin/ash", "-c"]',
   ]);
   expect(config).toEqual({
     Cmd: ['sh', '-c', 'echo hi'],
@@ -28,7 +32,35 @@ test('every instruction', () => {
     WorkingDir: '/srv/app',
     User: '1000:1000',
     StopSignal: 'SIGINT',
+    Healthcheck: { Test: ['CMD', 'check', '-q'], Interval: 90e9, Timeout: 5e8, StartPeriod: 0, Retries: 3 },
+    OnBuild: ['RUN make', 'COPY . .'],
+    Shell: ['/bin/ash', '-c'],
   });
+});
+
+test('the shell form of a command, with a shell of its own, and of health checks', () => {
+  expect(parseChanges(['SHELL ["/bin/ash", "-ec"]', 'CMD a | b']).Cmd).toEqual(['/bin/ash', '-ec', 'a | b']);
+  expect(parseChanges(['healthcheck cmd a  "b" || exit 1']).Healthcheck).toEqual({
+    Test: ['CMD-SHELL', 'a  "b" || exit 1'],
+  });
+  expect(parseChanges(['HEALTHCHECK NONE']).Healthcheck).toEqual({ Test: ['NONE'] });
+});
+
+test.each([
+  'HEALTHCHECK true',
+  'HEALTHCHECK CMD',
+  'HEALTHCHECK --interval=30s',
+  'HEALTHCHECK --interval=30 CMD true',
+  'HEALTHCHECK --interval=1us CMD true',
+  'HEALTHCHECK --speed=1s CMD true',
+  'HEALTHCHECK --retries=many CMD true',
+  'HEALTHCHECK NONE at all',
+  'SHELL sh -c',
+  'SHELL []',
+  'ONBUILD ONBUILD RUN ls',
+  'ONBUILD FROM x',
+])('refused: %s', (change) => {
+  expect(() => parseChanges([change])).toThrow(MinirunError);
 });
 
 test.each(['', 'RUN ls', 'CMD', 'EXPOSE http', 'EXPOSE 70000', 'EXPOSE 9-8', 'ENV X', 'LABEL =x', 'constructor x'])(

@@ -1,0 +1,85 @@
+import type { Command } from 'commander';
+import { registerHistory } from './history.ts';
+import { registerImages } from './images.ts';
+import { registerImport } from './import.ts';
+import { registerLoad } from './load.ts';
+import { printRemoval } from './output/removal.ts';
+import { registerPull } from './pull.ts';
+import { registerPush } from './push.ts';
+import { registerRmi } from './rmi.ts';
+import { registerSave } from './save.ts';
+import { registerTag } from './tag.ts';
+
+const collect = (value: string, previous: string[]): string[] => [...previous, value];
+
+/** Commands of the command line that are also in this group, with docker's name for them here. */
+const shared: { register: (program: Command) => void; command?: string; name?: string; alias?: string }[] = [
+  { register: registerHistory },
+  { register: registerImages, command: 'images', name: 'ls', alias: 'list' },
+  { register: registerImport },
+  { register: registerLoad },
+  { register: registerPull },
+  { register: registerPush },
+  { register: registerRmi, command: 'rmi', name: 'rm', alias: 'remove' },
+  { register: registerSave },
+  { register: registerTag },
+];
+
+/** `minirun image COMMAND` */
+export function registerImage(program: Command): void {
+  const image = program.command('image').summary('List, show, fetch, name and remove images');
+  for (const { register, command, name, alias } of shared) {
+    register(image);
+    const registered = image.commands.find((each) => each.name() === command);
+    if (name !== undefined) registered?.name(name);
+    if (alias !== undefined) registered?.alias(alias);
+  }
+  registerInspect(image);
+  registerPrune(image);
+}
+
+function registerInspect(image: Command): void {
+  image
+    .command('inspect')
+    .summary('Show everything about images as JSON')
+    .argument('<images...>', 'names, ids or beginnings of ids')
+    .option('-f, --format <format>', '"json" or a Go template')
+    .action(async (names: string[], { format }: { format?: string }) => {
+      const { describeImage } = await import('../image/inspect.ts');
+      const { noSuchImage } = await import('../image/index-file.ts');
+      const { inspectAll } = await import('./inspect.ts');
+      await inspectAll(names, format, (name) => {
+        const found = describeImage(name);
+        if (found === undefined) throw noSuchImage(name, 'inspect');
+        return found;
+      });
+    });
+}
+
+function registerPrune(image: Command): void {
+  image
+    .command('prune')
+    .summary('Remove images that nobody needs')
+    .description('Remove images without a name, or with -a all that no container uses')
+    .option('-a, --all', 'also those with a name')
+    .option('-f, --force', 'do not ask')
+    .option('--filter <key=value>', 'until or label (repeatable)', collect, [])
+    .action(async ({ all, force, filter }: { all?: boolean; force?: boolean; filter: string[] }) => {
+      const { unwanted } = await import('./output/prune.ts');
+      const isUnwanted = await unwanted({ all: all === true, filter });
+      const { confirmed } = await import('./output/question.ts');
+      const warning =
+        all === true
+          ? 'This will remove all images without at least one container associated to them.'
+          : 'This will remove all dangling images.';
+      if (force !== true && !(await confirmed(warning))) return;
+      const { reconcileFirst } = await import('./each.ts');
+      await reconcileFirst();
+      const { pruneImages } = await import('../image/collect.ts');
+      const { imageUser } = await import('../container/image-users.ts');
+      const removal = await pruneImages((id, names) => !isUnwanted(id, names), imageUser());
+      const { humanSize } = await import('./output/units.ts');
+      printRemoval(removal);
+      process.stdout.write(`Total reclaimed space: ${humanSize(removal.reclaimed)}\n`);
+    });
+}
