@@ -95,10 +95,10 @@ async function* through(
   transform: Transform & { bytesWritten: number },
   check: Check,
 ): AsyncGenerator<Buffer> {
-  let failed: unknown;
+  let failed: Error | undefined;
   const feeding = feed(source, transform, check).catch((error: unknown) => {
-    failed = error;
-    transform.destroy(error as Error);
+    failed = error as Error;
+    transform.destroy(failed);
   });
   try {
     yield* transform as AsyncIterable<Buffer>;

@@ -53,7 +53,6 @@ export async function pullImage(reference: Reference, options: PullOptions): Pro
       const isLast = index === sources.length - 1;
       const { insecure, report } = options;
       try {
-        if (index === 0) report.notice(`${reference.tag ?? reference.digest}: Pulling from ${reference.path}`);
         const repository = await source.open({ insecure, report, signal });
         const pulled = await pullFrom(repository, reference, options, signal);
         report.notice(`Digest: ${pulled.digest}`);
@@ -78,6 +77,7 @@ async function pullFrom(
   const here = await imageHere(repository, reference, platform);
   if (here !== undefined) return here;
   const top = await repository.manifest(reference.digest ?? (reference.tag as string));
+  report.notice(`${reference.tag ?? reference.digest}: Pulling from ${reference.path}`);
   const { raw, manifest } = await manifestFor(repository, top, platform, reference);
   const references = [
     reference,

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
-import { Readable } from 'node:stream';
+import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { Header } from 'tar/header';
 import { Pax } from 'tar/pax';
@@ -178,11 +178,45 @@ function headerOf(name: string, size: number): Buffer {
 }
 
 async function writeOut(chunks: AsyncIterable<Buffer>, signal?: AbortSignal): Promise<void> {
+  const file = '/proc/self/fd/1';
+  // Bun writes to a pipe without letting anything else happen, and nobody could break it off.
+  const isPipe = fs.fstatSync(1).isFIFO();
   try {
-    await pipeline(Readable.from(chunks, { objectMode: false }), process.stdout, { end: false, signal });
+    await writeStream(chunks, isPipe ? fs.createWriteStream(file) : process.stdout, { file, end: isPipe, signal });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error;
     throw new MinirunError('cannot write the archive', 'whoever should read it has ended');
+  }
+}
+
+/** Writes to what may be a pipe. A thread that waits for the reader of a pipe cannot be told to stop, so it is let go. */
+async function writeStream(
+  chunks: AsyncIterable<Buffer>,
+  stream: Writable,
+  { file, end, signal }: { file: string; end: boolean; signal?: AbortSignal },
+): Promise<void> {
+  let drain: { fd: number; timer: NodeJS.Timeout } | undefined;
+  const release = () => {
+    if (!fs.statSync(file).isFIFO()) return;
+    const fd = fs.openSync(file, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+    drain = { fd, timer: setInterval(() => emptyPipe(fd), 5) };
+  };
+  signal?.addEventListener('abort', release);
+  try {
+    await pipeline(Readable.from(chunks, { objectMode: false }), stream, { end, signal });
+  } finally {
+    signal?.removeEventListener('abort', release);
+    clearInterval(drain?.timer);
+    if (drain !== undefined) fs.closeSync(drain.fd);
+  }
+}
+
+function emptyPipe(fd: number): void {
+  const rest = Buffer.allocUnsafe(1 << 16);
+  try {
+    while (fs.readSync(fd, rest) > 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
   }
 }
 
@@ -192,7 +226,7 @@ async function writeFile(chunks: AsyncIterable<Buffer>, output: string, signal?:
     const stat = fs.statSync(output, { throwIfNoEntry: false });
     if (stat?.isDirectory()) throw new MinirunError(`cannot write ${output}`, 'it is a directory', 'Name a file');
     if (stat !== undefined && !stat.isFile()) {
-      await copyTo(chunks, fs.openSync(output, 'w'), signal);
+      await writeStream(chunks, fs.createWriteStream(output), { file: output, end: true, signal });
       return;
     }
     // A link stays one.

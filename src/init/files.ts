@@ -66,7 +66,7 @@ const timesAddress = ptr(times);
 
 /** Where a buffer lies, for `readInto` and the like. It must be kept and never grow. */
 export function addressOf(buffer: Buffer): number {
-  return ptr(buffer) as number;
+  return ptr(buffer);
 }
 
 function put(name: string, into: Buffer = first): void {
@@ -91,17 +91,14 @@ function putTime(seconds: number, nanoseconds: number): void {
 /** Makes a new regular file. */
 export function create(name: string, mode: number): number {
   put(name);
-  return check(
-    libc.openat(AT_FDCWD, firstName as never, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode),
-    'open',
-  );
+  return check(libc.openat(AT_FDCWD, firstName, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode), 'open');
 }
 
 /** Opens something to read it, without following a link, waiting for a writer or taking over a terminal. */
 export function openToRead(name: string, { directory = false, follow = false } = {}): number {
   put(name);
   const flags = O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (directory ? O_DIRECTORY : 0) | (follow ? 0 : O_NOFOLLOW);
-  return check(libc.openat(AT_FDCWD, firstName as never, flags, 0), 'open');
+  return check(libc.openat(AT_FDCWD, firstName, flags, 0), 'open');
 }
 
 export function close(fd: number): void {
@@ -111,7 +108,7 @@ export function close(fd: number): void {
 /** read(2) to an address. @returns 0 at the end */
 export function readInto(fd: number, address: number, length: number): number {
   for (;;) {
-    const count = Number(libc.read(fd, address as never, length));
+    const count = Number(libc.read(fd, address, length));
     if (count >= 0) return count;
     const error = new SyscallError('read', errno());
     if (error.code !== 'EINTR') throw error;
@@ -150,7 +147,7 @@ export function setModeOf(fd: number, mode: number): void {
 /** Follows a symbolic link. */
 export function setMode(name: string, mode: number): void {
   put(name);
-  check(libc.chmod(firstName as never, mode), 'chmod');
+  check(libc.chmod(firstName, mode), 'chmod');
 }
 
 export function setOwnerOf(fd: number, uid: number, gid: number): void {
@@ -159,41 +156,41 @@ export function setOwnerOf(fd: number, uid: number, gid: number): void {
 
 export function setOwner(name: string, uid: number, gid: number): void {
   put(name);
-  check(libc.lchown(firstName as never, uid, gid), 'chown');
+  check(libc.lchown(firstName, uid, gid), 'chown');
 }
 
 export function setTimeOf(fd: number, seconds: number, nanoseconds: number): void {
   putTime(seconds, nanoseconds);
-  check(libc.futimens(fd, timesAddress as never), 'utimens');
+  check(libc.futimens(fd, timesAddress), 'utimens');
 }
 
 export function setTime(name: string, seconds: number, nanoseconds: number): void {
   put(name);
   putTime(seconds, nanoseconds);
-  check(libc.utimensat(AT_FDCWD, firstName as never, timesAddress as never, AT_SYMLINK_NOFOLLOW), 'utimens');
+  check(libc.utimensat(AT_FDCWD, firstName, timesAddress, AT_SYMLINK_NOFOLLOW), 'utimens');
 }
 
 export function makeDirectory(name: string, mode: number): void {
   put(name);
-  check(libc.mkdir(firstName as never, mode), 'mkdir');
+  check(libc.mkdir(firstName, mode), 'mkdir');
 }
 
 export function unlink(name: string): void {
   put(name);
-  check(libc.unlink(firstName as never), 'unlink');
+  check(libc.unlink(firstName), 'unlink');
 }
 
 /** Links what is called `target`, also when that is a symbolic link. */
 export function link(target: string, name: string): void {
   put(target);
   put(name, second);
-  check(libc.link(firstName as never, secondName as never), 'link');
+  check(libc.link(firstName, secondName), 'link');
 }
 
 export function symlink(target: string, name: string): void {
   put(target);
   put(name, second);
-  check(libc.symlink(firstName as never, secondName as never), 'symlink');
+  check(libc.symlink(firstName, secondName), 'symlink');
 }
 
 /** mknod(2); `mode` holds the file type too. */
@@ -202,12 +199,12 @@ export function makeNode(name: string, mode: number, major: number, minor: numbe
   // The kernel's new_encode_dev: 12 bits of major and 20 of minor number.
   if (!(major >= 0 && major <= 0xfff && minor >= 0 && minor <= 0xfffff)) throw new SyscallError('mknod', 22);
   const device = (minor & 0xff) + major * 0x100 + (minor >>> 8) * 0x100000;
-  check(libc.mknod(firstName as never, mode, device), 'mknod');
+  check(libc.mknod(firstName, mode, device), 'mknod');
 }
 
 export function readLink(name: string): string {
   put(name);
-  const length = check(Number(libc.readlink(firstName as never, secondName as never, longestName)), 'readlink');
+  const length = check(Number(libc.readlink(firstName, secondName, longestName)), 'readlink');
   return second.toString('latin1', 0, length);
 }
 
@@ -216,7 +213,7 @@ export function setXattr(name: string, key: string, value: Buffer): void {
   put(name);
   put(key, second);
   const data = value.length === 0 ? second : value;
-  check(libc.lsetxattr(firstName as never, secondName as never, ptr(data) as never, value.length, 0), 'setxattr');
+  check(libc.lsetxattr(firstName, secondName, ptr(data), value.length, 0), 'setxattr');
 }
 
 /** XATTR_SIZE_MAX and XATTR_LIST_MAX. */
@@ -227,7 +224,7 @@ let xattrBuffer: Buffer | undefined;
 export function listXattrs(name: string): string[] {
   xattrBuffer ??= Buffer.alloc(largestXattr);
   put(name);
-  const length = Number(libc.llistxattr(firstName as never, ptr(xattrBuffer) as never, largestXattr));
+  const length = Number(libc.llistxattr(firstName, ptr(xattrBuffer), largestXattr));
   if (length < 0) {
     const error = new SyscallError('listxattr', errno());
     if (error.code === 'ENOTSUP' || error.code === 'EOPNOTSUPP') return [];
@@ -241,9 +238,7 @@ export function getXattr(name: string, key: string): Buffer | undefined {
   xattrBuffer ??= Buffer.alloc(largestXattr);
   put(name);
   put(key, second);
-  const length = Number(
-    libc.lgetxattr(firstName as never, secondName as never, ptr(xattrBuffer) as never, largestXattr),
-  );
+  const length = Number(libc.lgetxattr(firstName, secondName, ptr(xattrBuffer), largestXattr));
   if (length >= 0) return Buffer.from(xattrBuffer.subarray(0, length));
   const error = new SyscallError('getxattr', errno());
   if (['ENODATA', 'ENOTSUP', 'EOPNOTSUPP'].includes(error.code)) return undefined;
@@ -272,7 +267,7 @@ export interface Stat {
 // On memory of its own: that of a small Buffer.alloc moves when something makes a DataView of it, as its readers do once
 // they are compiled, and the kernel would go on writing to where it was.
 const statBuffer = Buffer.from(new ArrayBuffer(256));
-const statAddress = ptr(statBuffer) as number;
+const statAddress = ptr(statBuffer);
 /** STATX_BASIC_STATS */
 const basicStats = 0x7ff;
 
@@ -280,13 +275,13 @@ const basicStats = 0x7ff;
 export function stat(name: string, { follow = false } = {}): Stat {
   put(name);
   const flags = follow ? 0 : AT_SYMLINK_NOFOLLOW;
-  return statx(AT_FDCWD, firstName as number, flags);
+  return statx(AT_FDCWD, firstName, flags);
 }
 
 /** About an open file. */
 export function statOf(fd: number): Stat {
   put('');
-  return statx(fd, firstName as number, AT_EMPTY_PATH);
+  return statx(fd, firstName, AT_EMPTY_PATH);
 }
 
 function statx(fd: number, name: number, flags: number): Stat {
@@ -314,7 +309,7 @@ const entryBuffer = Buffer.alloc(65536);
 export function list(fd: number): string[] {
   const names: string[] = [];
   for (;;) {
-    const address = ptr(entryBuffer) as number;
+    const address = ptr(entryBuffer);
     const length = check(
       Number(libc.syscall(numbers.getdents64, fd, address, entryBuffer.length, 0, 0, 0)),
       'getdents',
@@ -342,7 +337,7 @@ export function removeDirectory(parent: string, name: string): void {
       way.pop();
       changeDirectory('..');
       put(here.name);
-      check(libc.rmdir(firstName as never), 'rmdir');
+      check(libc.rmdir(firstName), 'rmdir');
     } else if (!unlinked(child)) {
       way.push({ name: child, children: enterAndList(child) });
     }
@@ -361,7 +356,7 @@ function enterAndList(name: string): string[] {
 
 function changeDirectory(name: string): void {
   put(name);
-  check(libc.chdir(firstName as never), 'chdir');
+  check(libc.chdir(firstName), 'chdir');
 }
 
 /** @returns false when it is a directory */

@@ -227,15 +227,17 @@ export class Packer {
   private header(type: EntryTypeName, path: string, stat: files.Stat, place?: string, linkpath = ''): void {
     const isDevice = type === 'CharacterDevice' || type === 'BlockDevice';
     const size = type === 'File' ? stat.size : 0;
+    // What a header and a Date are sure to hold; any other time is in a record.
+    const seconds = Math.min(Math.max(stat.seconds, 0), 8 ** 11 - 1);
     const header = new Header({
-      path: asAscii(path),
-      linkpath: asAscii(linkpath),
+      path: fallback(path),
+      linkpath: fallback(linkpath),
       type,
       mode: stat.mode & 0o7777,
       uid: stat.uid,
       gid: stat.gid,
       size,
-      mtime: new Date(stat.seconds * 1000),
+      mtime: new Date(seconds * 1000),
       devmaj: isDevice ? stat.major : 0,
       devmin: isDevice ? stat.minor : 0,
     });
@@ -243,15 +245,15 @@ export class Packer {
     const records: Buffer[] = [];
     const record = (key: string, value: string | Buffer) => records.push(paxRecord(key, value));
     // Bytes that are no UTF-8 as well, as GNU tar and Go: readers warn of `hdrcharset`, by which POSIX would announce them.
-    if (isTooMuch || !isAscii(path)) record('path', path);
-    if ((isTooMuch && linkpath !== '') || !isAscii(linkpath)) record('linkpath', linkpath);
+    if (fallback(path) !== path) record('path', path);
+    if (fallback(linkpath) !== linkpath) record('linkpath', linkpath);
     if (isTooMuch) {
       record('size', String(size));
       record('uid', String(stat.uid));
       record('gid', String(stat.gid));
     }
     const hasFraction = !this.layer && stat.nanoseconds !== 0;
-    if (isTooMuch || hasFraction) record('mtime', hasFraction ? timeText(stat) : String(stat.seconds));
+    if (seconds !== stat.seconds || hasFraction) record('mtime', hasFraction ? timeText(stat) : String(stat.seconds));
     if (this.layer && place !== undefined) records.push(...attributes(place, path));
     if (records.length > 0) this.extension(Buffer.concat(records), header.mtime as Date);
     this.put(header.block as Buffer);
@@ -328,14 +330,12 @@ function timeText({ seconds, nanoseconds }: files.Stat): string {
   return `${isBefore ? '-' : ''}${whole}.${fraction.replace(/0+$/, '')}`;
 }
 
-function isAscii(bytes: string): boolean {
-  // oxlint-disable-next-line no-control-regex -- that is what ASCII is
-  return /^[\0-\x7f]*$/.test(bytes);
-}
-
-/** What a reader without extensions gets instead. */
-function asAscii(bytes: string): string {
-  return bytes.replace(/[\x80-\xff]/g, '_');
+/**
+ * What the header itself has for a name, and a reader without extensions gets. Never more than its first field: in
+ * putting a name of 100 bytes into two, node-tar adds a `./`.
+ */
+function fallback(bytes: string): string {
+  return bytes.replace(/[\x80-\xff]/g, '_').slice(0, 99);
 }
 
 export function isDirectory({ mode }: files.Stat): boolean {

@@ -226,7 +226,6 @@ export class TarReader {
     // Docker images made with Go before 1.8 have a prefix where GNU's format has times (golang/go issue 12594).
     if (isGnu && !(isNumber(buffer, at + 345, 12) && isNumber(buffer, at + 357, 12))) {
       const prefix = stringAt(buffer, at + 345, 155);
-      // oxlint-disable-next-line no-control-regex -- ASCII is what Go asks for here
       if (/^[\0-\x7f]+$/.test(prefix)) return `${prefix}/${name}`;
     }
     return name;

@@ -214,7 +214,7 @@ class Tree {
     }
     files.truncate(fd, size);
     for (let index = 0; index < sparse.length; index += 2) {
-      this.copy(fd, sparse[index + 1] as number, sparse[index] as number);
+      this.copy(fd, sparse[index + 1] as number, sparse[index]);
     }
   }
 

@@ -5,7 +5,14 @@ import { everything, Workshop } from '../support/oci-images.ts';
 import { type Registry, startRegistry } from '../support/registries.ts';
 import { missingTool, missingWorld, skipOrFail } from '../support/skip.ts';
 import { compareTrees, readTree, type Tree } from '../support/tree.ts';
-import { createWorld, type Result, type RunOptions, type World } from '../support/world.ts';
+import {
+  createWorld,
+  expectNoLeak,
+  type Result,
+  type RunOptions,
+  type Snapshot,
+  type World,
+} from '../support/world.ts';
 
 const tools = missingTool('docker-registry', 'buildah', 'podman', 'skopeo', 'umoci', 'setcap', 'setfattr', 'zstd');
 
@@ -17,6 +24,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('archives of images', () =>
   /** The image as minirun must have it, and as programs in Go do: see `everythingOf`. */
   let wanted: Tree;
   let others: Tree;
+  let before: Snapshot;
   let roots = 0;
   let root: string;
 
@@ -30,11 +38,15 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('archives of images', () =>
     await workshop.sh(`buildah tag everything ${name}; buildah tag small example.org/small:1`);
     wanted = await workshop.everythingOf(`docker://${registry.host}/everything:1`);
     others = await workshop.unpacked(`docker://${registry.host}/everything:1`);
+    before = await world.snapshot();
   });
   beforeEach(() => {
     root = path.join(world.directory, `root-${roots++}`);
   });
-  afterAll(() => world.destroy());
+  afterAll(async () => {
+    await expectNoLeak(before, world);
+    await world.destroy();
+  });
 
   const run = async (args: readonly string[], options?: RunOptions): Promise<Result> =>
     world.run(args, { env: { MINIRUN_ROOT: root }, timeout: 60_000, ...options });

@@ -10,7 +10,7 @@ type Case = [title: string, args: string[], says: RegExp, remedy: RegExp, code?:
 const run = (...flags: string[]): string[] => ['run', '--rm', ...flags, 'busybox', 'true'];
 
 const cases: Case[] = [
-  ['unknown image', ['run', '--rm', 'nosuchimage', 'true'], /cannot find image "nosuchimage"/, /import/i],
+  ['unknown image', ['run', '-q', '--rm', 'nosuchimage', 'true'], /cannot pull nosuchimage:latest/, /busybox/],
   ['bad image name', ['run', '--rm', 'Busybox', 'true'], /lower case/, /busybox/],
   ['no image', ['run'], /no image given/, /minirun run/],
   ['unknown user', run('-u', 'nobodyhere'), /unknown user "nobodyhere": the image's \/etc\/passwd/, /uid/],

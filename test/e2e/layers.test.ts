@@ -5,7 +5,9 @@ import fs from 'node:fs';
 import path from 'node:path';
 import type { Duplex } from 'node:stream';
 import { gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib';
+import { archiveOf } from '../support/oci-layout.ts';
 import { missingTool, missingWorld, skipOrFail } from '../support/skip.ts';
+import { tar } from '../support/tar-writer.ts';
 import { compareTrees, readTree, type Tree } from '../support/tree.ts';
 import { createWorld, minirun, type World } from '../support/world.ts';
 
@@ -113,6 +115,20 @@ describe.skipIf(skipOrFail(reason))('layers', () => {
       expect(await importLayer(compressed)).toBe(plain);
     }
     expect(path.basename(plain)).toBe(createHash('sha256').update(whole).digest('hex'));
+  });
+
+  test('that hide all below them', async () => {
+    const layers = [
+      tar([{ path: 'etc/', type: '5', mode: 0o755 }, { path: 'etc/old' }, { path: 'gone' }]),
+      tar([{ path: '.wh..wh..opq' }, { path: 'etc/', type: '5', mode: 0o755 }, { path: 'etc/new' }]),
+      tar([{ path: 'top' }]),
+    ];
+    const image = archiveOf([{ layers, name: 'hiding:1', config: { Cmd: ['/top'] } }]);
+    expect(await world.run(['load'], { input: image })).toMatchObject({ code: 0 });
+    expect(await world.run(['create', '--name', 'hiding', 'hiding:1'])).toMatchObject({ code: 0 });
+    const copy = await world.run(['cp', 'hiding:/.', '-']);
+    const { stdout } = await world.host.run(['tar', '-tf', '-'], { input: copy.stdoutBytes });
+    expect(stdout.split('\n').filter((name) => /old|new|gone|top/.test(name))).toEqual(['./etc/new', './top']);
   });
 
   describe('packed by minirun', () => {

@@ -263,12 +263,12 @@ describe.skipIf(skipOrFail(missingWorld()))('load, save and push', () => {
   /** Every file of the layers, with what it is. */
   const trees = async () =>
     world.sh(
-      `cd ${world.root}/images/layers; find . -printf '%P %y %m %U %G %s %T@ %n %l\\n' | sort; cat $(find . -type f | sort)`,
+      `cd ${world.root}/images/layers; find . -mindepth 2 -printf '%P %y %m %U %G %s %T@ %n %l\\n' | sort; cat $(find . -type f | sort)`,
     );
 
   const makeImages = async () => {
     await world.sh(`mkdir -p rootfs/bin rootfs/sub; cp "$(command -v busybox.static || command -v busybox)" rootfs/bin/busybox
-      ln -sf busybox rootfs/bin/sh; echo hard >rootfs/a; ln -f rootfs/a rootfs/sub/b; chmod 4755 rootfs/a; chown 7:8 rootfs/a
+      ln -sf busybox rootfs/bin/sh; echo hard >rootfs/a; ln -f rootfs/a rootfs/sub/b; chown 7:8 rootfs/a; chmod 4755 rootfs/a
       touch -h -d @1000000000 rootfs/a rootfs/bin/sh rootfs/sub; tar -C rootfs -cz . | minirun import -c 'CMD ["sh"]' - tool:1
       tar -C rootfs -c bin | minirun import - host.example/team/plain`);
   };
@@ -476,6 +476,24 @@ describe.skipIf(skipOrFail(missingWorld()))('load, save and push', () => {
     loading.kill('SIGINT');
     expect(await loading.exit).toMatchObject({ code: 130 });
     expect(stored()).toEqual(before);
+
+    // A FIFO holds less than this layer, so that minirun waits for its reader.
+    await world.sh('head -c 1000000 /dev/urandom >random; tar -c random | minirun import - big; mkfifo fifo');
+    const kept = stored();
+    const reader = fs.openSync(path.join(world.directory, 'fifo'), fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+    const saving = await world.spawn(['save', '-o', 'fifo', 'big']);
+    const first = Buffer.alloc(1);
+    await until(() => {
+      try {
+        return fs.readSync(reader, first) === 1;
+      } catch {
+        return false;
+      }
+    });
+    saving.kill('SIGTERM');
+    expect(await saving.exit).toMatchObject({ code: 143 });
+    fs.closeSync(reader);
+    expect(stored()).toEqual(kept);
   });
 
   test('push sends what the registry lacks, takes over what another repository has, and compresses', async () => {

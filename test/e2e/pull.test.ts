@@ -5,7 +5,7 @@ import { everything, type LayerKind, type ManifestKind, Workshop } from '../supp
 import { type Registry, startRegistry } from '../support/registries.ts';
 import { missingTool, missingWorld, skipOrFail } from '../support/skip.ts';
 import { compareTrees, readTree, type Tree } from '../support/tree.ts';
-import { createWorld, type Result, type World } from '../support/world.ts';
+import { createWorld, expectNoLeak, type Result, type Snapshot, type World } from '../support/world.ts';
 
 const tools = missingTool('docker-registry', 'buildah', 'skopeo', 'umoci', 'setcap', 'setfattr');
 
@@ -17,6 +17,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('pull', () => {
   let world: World;
   let workshop: Workshop;
   let registry: Registry;
+  let before: Snapshot;
   let roots = 0;
   /** A state directory in which nothing is yet. */
   let root: string;
@@ -27,12 +28,14 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('pull', () => {
     registry = await startRegistry(world, { port: 5000 });
     await workshop.build('everything', everything, { config: '--cmd /bin/sh --env COLOUR=blue' });
     await workshop.push('everything', `${registry.host}/everything:1`);
+    before = await world.snapshot();
   });
   beforeEach(() => {
     root = path.join(world.directory, `root-${roots++}`);
     registry.forget();
   });
   afterAll(async () => {
+    await expectNoLeak(before, world);
     await world.destroy();
   });
 
@@ -84,9 +87,20 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('pull', () => {
       });
     }
 
-    test('umoci and containers-storage agree about it', async () => {
+    test('umoci and containers-storage agree about it, and everything is in it', async () => {
       const wanted = await workshop.unpacked(`docker://${registry.host}/everything:1`);
       expect(compareTrees(wanted, await workshop.mounted('everything'))).toEqual([]);
+      // What a tool of this machine could leave out without a word.
+      expect(wanted.get('/xattrs/ping')?.xattrs).toEqual({ 'security.capability': expect.any(String) });
+      expect(wanted.get('/xattrs/binary')?.xattrs).toEqual({ 'user.binary': '00ff0a3d00' });
+      expect(wanted.get('/modes/4755')).toMatchObject({ mode: '4755', uid: 1000 });
+      expect(wanted.get('/special/large')).toMatchObject({ type: 'character device', device: '1000:500000' });
+      expect(wanted.get('/links/two/fifo')).toMatchObject({ type: 'fifo', links: '/links/fifo' });
+      expect(wanted.get('/usr/lib')?.mtime).toBe('400000000000000000');
+      expect(wanted.has('/names/bytes\\xff\\xfe')).toBe(true);
+      for (const name of ['/gone/deep', '/stays/drop', '/opaque/old', '/usr/lib/5/5', '/links/three-1']) {
+        expect(wanted.has(name)).toBe(false);
+      }
     });
 
     test('it runs with the image’s command and environment', async () => {
@@ -113,7 +127,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('pull', () => {
         expect(await output('run', '--rm', '--network', 'none', reference)).toBe(`linux/${here}\n`);
         registry.forget();
         await output('pull', reference);
-        expect(requestsOf().filter((line) => !/ \/v2\/$/.test(line))).toEqual([`HEAD /v2/index-${kind}/manifests/1`]);
+        expect(requestsOf().filter((line) => !line.endsWith(' /v2/'))).toEqual([`HEAD /v2/index-${kind}/manifests/1`]);
         for (const platform of platforms) {
           await output('pull', '--platform', platform, reference);
           // The program in it is this machine's, so that it runs.
@@ -245,8 +259,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('pull', () => {
     const shared = ['1', '2', '3'].map((name) => `head -c 8000000 /dev/urandom >shared-${name}`);
 
     beforeAll(async () => {
-      const [runnable = '', ...rest] = [everything[0] ?? '', ...shared];
-      await workshop.build('shared', [runnable, ...rest]);
+      await workshop.build('shared', [everything[0] ?? '', ...shared]);
       for (let number = 0; number < 8; number++) {
         await workshop.build(`own-${number}`, [`echo ${number} >own; echo ${number} >shared-own`], { from: 'shared' });
         await workshop.push(`own-${number}`, `${registry.host}/own-${number}:1`);
@@ -356,8 +369,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('pull', () => {
       expect(code).toBe(1);
       expect(stderr).toMatch(/^minirun: .*"zz".*hard link to "d\/file".*\n$/);
       const podman = workshop.sh(`skopeo copy -q docker://${reference} containers-storage:localhost/link-below`);
-      expect(podman).rejects.toThrow('no such file or directory');
-      await podman.catch(() => {});
+      expect(await podman.then(() => 'taken', String)).toContain('adding layer');
     });
 
     test('names that begin with ./, and an entry of the root itself', async () => {

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import type { Settings, TokenControl, TokenRequest } from './token-server.ts';
@@ -13,7 +14,7 @@ export interface RegistryRequest {
 /** A running docker-registry on the loopback of a world's host. It ends with the world, and its files with it. */
 export class Registry {
   constructor(
-    /** `localhost:PORT`, for names of images. */
+    /** `localhost:PORT` or the address, for names of images. */
     readonly host: string,
     private readonly log: string,
   ) {}
@@ -104,7 +105,7 @@ export async function startRegistry(world: World, options: RegistryOptions): Pro
     url: `${tls === undefined ? 'http' : 'https'}://${address}:${port}/v2/`,
     log,
   });
-  return new Registry(`localhost:${port}`, log);
+  return new Registry(`${address === '127.0.0.1' ? 'localhost' : address}:${port}`, log);
 }
 
 /** A registry that wants tokens, and what issues them. */
@@ -113,7 +114,7 @@ export interface TokenRegistry {
   /** The requests of tokens since the last `forget`. */
   tokenRequests: () => TokenRequest[];
   /** Changes the answers, and begins to count tokens anew; without an argument all is as at the start. */
-  control: (control?: TokenControl) => void;
+  control: (control?: Omit<TokenControl, 'id'>) => void;
   forget: () => void;
 }
 
@@ -139,7 +140,7 @@ export async function startTokenRegistry(
   const program = Bun.fileURLToPath(import.meta.resolve('./token-server.ts'));
   const server = await world.host.spawn([process.execPath, program, JSON.stringify(settings)], { timeout: forever });
   await server.waitFor('listening');
-  const behind = await startRegistry(world, {
+  await startRegistry(world, {
     port: port + 2,
     token: {
       realm: `http://localhost:${port + 1}/token`,
@@ -149,11 +150,10 @@ export async function startTokenRegistry(
     },
   });
   const registry = new Registry(`localhost:${port}`, path.join(world.directory, `registry-${port + 2}`, 'log'));
-  void behind;
   return {
     registry,
     tokenRequests: () => readLines<TokenRequest>(settings.log),
-    control: (control = {}) => fs.writeFileSync(settings.control, JSON.stringify(control)),
+    control: (control = {}) => fs.writeFileSync(settings.control, JSON.stringify({ id: randomUUID(), ...control })),
     forget: () => {
       registry.forget();
       fs.rmSync(settings.log, { force: true });

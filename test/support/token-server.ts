@@ -27,6 +27,8 @@ export interface Settings {
 
 /** What the next answers are like. */
 export interface TokenControl {
+  /** With another one the counting of tokens begins anew. */
+  id?: string;
   /** Seconds for which the next tokens, one each, are good at the registry; those after them 300. */
   lifetimes?: number[];
   /** The field that holds the token. */
@@ -54,13 +56,17 @@ function serve(settings: Settings): void {
     .replace(/\s+/g, '');
   /** User by identity token. */
   const identities = new Map<string, string>();
+  let counted: string | undefined;
   let given = 0;
 
   const control = (): TokenControl =>
     fs.existsSync(settings.control) ? (JSON.parse(fs.readFileSync(settings.control, 'utf8')) as TokenControl) : {};
 
   const tokenFor = (user: string, service: string, scopes: string[]): string => {
-    const lifetime = control().lifetimes?.[given++] ?? 300;
+    const { id, lifetimes = [] } = control();
+    if (id !== counted) given = 0;
+    counted = id;
+    const lifetime = lifetimes[given++] ?? 300;
     const now = Math.floor(Date.now() / 1000);
     const access = scopes.flatMap((scope) => {
       const [type = '', name = '', actions = ''] = scope.split(':');
