@@ -171,7 +171,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('pull', () => {
     test('that the registry does not have', async () => {
       const { code, stderr } = await run(['pull', `${registry.host}/everything@sha256:${'0'.repeat(64)}`]);
       expect(code).toBe(1);
-      expect(stderr).toMatch(/\nminirun: cannot .*\n$/);
+      expect(stderr).toMatch(/^minirun: cannot .*\n$/);
       expect(await output('images', '-q')).toBe('');
     });
   });
