@@ -1,8 +1,8 @@
 import fs from 'node:fs';
 import { MinirunErrors } from '../errors.ts';
-import { removeTree } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
 import { bootId, endGroup, endOrphans, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
+import { removeTree } from '../host/remove-tree.ts';
 import { type Departure, leave, lingerNetworks, tearDown } from '../network/lifecycle.ts';
 import { withLock } from '../state/lock.ts';
 import { lingerArgv } from './argv.ts';

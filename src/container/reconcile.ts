@@ -1,8 +1,8 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunErrors, messageOf } from '../errors.ts';
-import { removeTree } from '../host/executor.ts';
 import { bootId, isAlive } from '../host/process.ts';
+import { removeTree } from '../host/remove-tree.ts';
 import { claimAbandoned, type Lingering, lingerNetworks, notYetDue, tearDown } from '../network/lifecycle.ts';
 import { listNetworks } from '../network/store.ts';
 import { readJson, sweepTemporaries } from '../state/json.ts';

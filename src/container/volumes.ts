@@ -1,10 +1,10 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
-import { removeTree } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
 import { launch, ownBinary } from '../host/launch.ts';
 import { runDirectly } from '../host/tool.ts';
+import { removeTree } from '../host/remove-tree.ts';
 import { paths } from '../state/paths.ts';
 import { initEnvironment } from './argv.ts';
 import type { Definition, Volume } from './definition.ts';

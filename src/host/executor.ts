@@ -3,6 +3,7 @@ import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
 import { faultPoint, faultsOn } from './fault.ts';
 import type { HostCommand, IpCommand, IptablesCommand, Step } from './steps.ts';
 import { runDirectly } from './tool.ts';
+import { removeTree } from './remove-tree.ts';
 
 /** Who looks after what of a failed plan. */
 export interface ApplyOptions {
@@ -204,20 +205,6 @@ function applyFile(command: HostCommand): void {
 
 function sysctlFile(key: string): string {
   return `/proc/sys/${key.replaceAll('.', '/')}`;
-}
-
-/** Deletes a directory tree; overlayfs leaves its work directory with mode 0. */
-export function removeTree(directory: string): void {
-  for (let tries = 1; ; tries++) {
-    try {
-      fs.rmSync(directory, { recursive: true, force: true });
-      return;
-    } catch (error) {
-      // Another process deletes it too, or a logger that is just ending still writes.
-      const { code } = error as NodeJS.ErrnoException;
-      if (tries >= 20 || (code !== 'ENOENT' && code !== 'ENOTEMPTY')) throw error;
-    }
-  }
 }
 
 /** Messages that say: there is nothing to take back. */

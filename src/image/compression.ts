@@ -66,6 +66,12 @@ export async function* decompressed(source: Chunks, as?: CompressionName): Async
   }
 }
 
+/** Whether an archive that begins so is not compressed. Too little of it to tell counts as if it were. */
+export function isUncompressed(head: Uint8Array): boolean {
+  if (head.length < longestMagic) return false;
+  return !compressions.some(({ magic }) => magic.every((byte, index) => head[index] === byte));
+}
+
 /** The data is not what its format asks for. */
 class CompressionError extends Error {}
 

@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream';
 import { MinirunError, messageOf } from '../errors.ts';
 import { buildImage } from './build.ts';
 import { parseChanges } from './changes.ts';
+import { isUncompressed } from './compression.ts';
 import type { Image } from './image.ts';
 import { unpackLayer } from './layer.ts';
 import { blobOf, keeping } from './layer-archive.ts';
@@ -35,15 +36,26 @@ export async function importTarball(
     async (directory, staging) => {
       const file = staging.file('archive.blob');
       const hash = createHash('sha256');
-      const { ended, diffId, size } = await unpackLayer(keeping(stream, file, hash), directory);
+      let length = 0;
+      let isPlain = false;
+      const hashed = async function* (): AsyncGenerator<Uint8Array> {
+        for await (const chunk of stream as AsyncIterable<Buffer>) {
+          // The digest of what is not compressed is the diffID, which is computed anyway.
+          if (length === 0) isPlain = isUncompressed(chunk);
+          length += chunk.length;
+          if (!isPlain) hash.update(chunk);
+          yield chunk;
+        }
+      };
+      const { ended, diffId, size } = await unpackLayer(keeping(hashed(), file), directory);
       if (!ended)
         throw new MinirunError(
           `cannot import ${source}`,
           'it is cut off: the end mark of a tar archive is missing',
           'Make it anew',
         );
-      const digest = `sha256:${hash.digest('hex')}`;
-      return { layer: { diffId, size, blob: await blobOf(file, { digest, size: fs.statSync(file).size }) } };
+      const digest = isPlain ? diffId : `sha256:${hash.digest('hex')}`;
+      return { layer: { diffId, size, blob: await blobOf(file, { digest, size: length }) } };
     },
   );
 }

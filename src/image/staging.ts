@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { bootId, isAlive, selfRef } from '../host/process.ts';
+import { removeTree } from '../host/remove-tree.ts';
 import { readJson, writeJson } from '../state/json.ts';
 import { ensureStateRoot, paths } from '../state/paths.ts';
 
@@ -45,14 +46,14 @@ export class Staging {
   }
 
   remove(): void {
-    removeTree(this.directory);
+    remove(this.directory);
   }
 }
 
 /** Deletes a directory of which another process may be deleting parts, too. */
-function removeTree(directory: string): void {
+function remove(directory: string): void {
   try {
-    fs.rmSync(directory, { recursive: true, force: true, maxRetries: 3 });
+    removeTree(directory);
   } catch {
     // The next sweep goes on: the name stays that of a dead process.
   }
@@ -78,5 +79,5 @@ export function pinned(): string[] {
 
 /** Deletes the staging directories of processes that are gone. */
 export function sweepStaging(): void {
-  for (const { directory, alive } of stagings()) if (!alive) removeTree(directory);
+  for (const { directory, alive } of stagings()) if (!alive) remove(directory);
 }

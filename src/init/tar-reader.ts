@@ -54,8 +54,8 @@ const block = 512;
 const largestExtension = 1 << 20;
 /** Parts of one file between holes. That many take 4 GiB of data on any usual disk. */
 const mostParts = 1 << 20;
-/** Ids are 31 bits, as for runc: more than that some program takes for -1 (CVE-2024-40635). */
-const largestId = 0x7fffffff;
+/** 32 bits, but all ones: that is -1, by which chown(2) is told to leave an id as it is. */
+const largestId = 0xfffffffe;
 
 const types: Record<string, EntryType> = {
   '\0': 'file',
@@ -200,8 +200,8 @@ export class TarReader {
       minor: hasDevice ? this.numberAt(at + 337, 8, 'device number') : 0,
       xattrs: extended.xattrs,
     };
-    if (!(entry.uid >= 0 && entry.uid <= largestId)) throw fail(`its owner ${entry.uid} is no user id of 31 bits`);
-    if (!(entry.gid >= 0 && entry.gid <= largestId)) throw fail(`its group ${entry.gid} is no group id of 31 bits`);
+    if (!(entry.uid >= 0 && entry.uid <= largestId)) throw fail(`its owner ${entry.uid} is no user id`);
+    if (!(entry.gid >= 0 && entry.gid <= largestId)) throw fail(`its group ${entry.gid} is no group id`);
     this.start += block;
     // Whatever the others say of their size, no data follows them: some writers give that of the linked file.
     this.startData(type === 'file' || flag === 'D' ? size : 0);

@@ -219,20 +219,20 @@ describe.skipIf(skipOrFail(reason))('hostile layers', () => {
       await refused([{ path: 'a', type: '3', major: 0o777777, minor: 1 }], 'invalid argument');
     });
 
-    test('ids beyond 31 bits', async () => {
+    test('ids that are none', async () => {
       const binary = (at: number, value: number) => (header: Buffer) => {
         header.fill(0, at, at + 8);
         header[at] = 0x80;
         header.writeUIntBE(value, at + 2, 6);
       };
-      for (const id of [2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 40]) {
-        await refused([{ path: 'a', patch: binary(108, id) }], `owner ${id} is no user id of 31 bits`);
-        await refused([{ path: 'a', patch: binary(116, id) }], `group ${id} is no group id of 31 bits`);
-        await refused([{ path: 'a', pax: [['uid', String(id)]] }], 'no user id of 31 bits');
+      for (const id of [2 ** 32 - 1, 2 ** 32, 2 ** 40]) {
+        await refused([{ path: 'a', patch: binary(108, id) }], `owner ${id} is no user id`);
+        await refused([{ path: 'a', patch: binary(116, id) }], `group ${id} is no group id`);
+        await refused([{ path: 'a', pax: [['uid', String(id)]] }], 'no user id');
       }
-      await refused([{ path: 'a', pax: [['gid', '-1']] }], 'no group id of 31 bits');
-      const layer = await taken([{ path: 'a', patch: binary(108, 2 ** 31 - 1) }]);
-      expect(fs.statSync(path.join(layer, 'a')).uid).toBe(2 ** 31 - 1);
+      await refused([{ path: 'a', pax: [['gid', '-1']] }], 'no group id');
+      const layer = await taken([{ path: 'a', patch: binary(108, 2 ** 32 - 2) }]);
+      expect(fs.statSync(path.join(layer, 'a')).uid).toBe(2 ** 32 - 2);
     });
 
     test('setuid and file capabilities are kept', async () => {

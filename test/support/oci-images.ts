@@ -44,7 +44,7 @@ export const everything: readonly string[] = [
    ln usr/lib/0/1 usr/lib/0/1-too; ln links/three-2 links/three-4`,
   // 7: owners, and setuid, setgid and sticky, which chown takes away when it comes later.
   `mkdir modes; cd modes; for mode in 0000 0111 0444 0600 0755 1755 2755 4755 6711 7777; do echo $mode >$mode; done
-   chown 1000:1000 4755 2755 6711; chown 65534:65534 0600; chown 2000000:3000000 0444; chown 2147483647:2147483647 0755
+   chown 1000:1000 4755 2755 6711; chown 65534:65534 0600; chown 2000000:3000000 0444; chown 4294967294:4294967294 0755
    for mode in 0000 0111 0444 0600 0755 1755 2755 4755 6711 7777; do chmod $mode $mode; done
    mkdir shared; chown 0:50 shared; chmod 2775 shared; mkdir drop; chmod 1777 drop; mkdir closed; chmod 0000 closed
    ln -s 0755 owned-link; chown -h 1234:5678 owned-link; mkdir of-user; echo x >of-user/x; chown -R 1000:1001 of-user`,
