@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { MinirunError, messageOf } from '../errors.ts';
-import { setStateRoot } from '../state/paths.ts';
+import { setStateRoot, stateRoot } from '../state/paths.ts';
 import { printable } from './output/printable.ts';
 import { version } from './version.ts';
 
@@ -180,6 +180,17 @@ async function help(program: Command, topic?: string): Promise<void> {
   program.outputHelp();
 }
 
+/** What every command may meet that writes to the state directory. */
+function fullDisk(error: unknown): MinirunError | undefined {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code !== 'ENOSPC' && code !== 'EDQUOT') return undefined;
+  return new MinirunError(
+    `cannot write to ${stateRoot()}`,
+    'no space left on its disk',
+    'Free some, for example by minirun system prune',
+  );
+}
+
 /** Prints an error as one line and returns the exit code. */
 function report(error: unknown, argv: string[]): number {
   const commanderCode = (error as { code?: unknown }).code;
@@ -196,6 +207,11 @@ function report(error: unknown, argv: string[]): number {
     // What a registry or an archive has said may be in it.
     process.stderr.write(`minirun: ${printable(error.message)}\n`);
     return error.code ?? 1;
+  }
+  const full = fullDisk(error);
+  if (full !== undefined) {
+    process.stderr.write(`minirun: ${full.message}\n`);
+    return argv.some((word) => word === 'run' || word === 'create') ? 125 : 1;
   }
   process.stderr.write(
     `minirun: internal error: ${messageOf(error)}. This is a bug in minirun; set MINIRUN_DEBUG=1 to see where it happened.\n`,

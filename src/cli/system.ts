@@ -108,6 +108,11 @@ async function* pruneNetworks(): AsyncGenerator<Pruned> {
   }
 }
 
+/** `1 image`, `2 images` */
+function counted(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? '' : 's'}`;
+}
+
 function registerCheck(system: Command): void {
   system
     .command('check')
@@ -121,7 +126,8 @@ function registerCheck(system: Command): void {
       const { checkImages, repairImages } = await import('../image/check.ts');
       const { interruptible } = await import('../image/interrupt.ts');
       const result = await interruptible(async (signal) => checkImages({ quick: options.quick, signal }));
-      const counts = [`${result.images} images`, `${result.layers} layers`, `${result.archives} archives`].join(', ');
+      const { images, layers, archives } = result;
+      const counts = [counted(images, 'image'), counted(layers, 'layer'), counted(archives, 'archive')].join(', ');
       let left = result.problems;
       if (options.repair === true && left.length > 0) {
         const { reconcileFirst } = await import('./each.ts');
