@@ -22,8 +22,11 @@ export interface Child {
   release(): void;
 }
 
-/** This very binary, to be run again as init or as a clean-up. */
-export const ownBinary = process.execPath;
+/**
+ * This very binary, to be run again as init or as a clean-up. When this code runs from its sources there is none, and then
+ * nothing may be run by mistake: `bun init` would make a project of the working directory.
+ */
+export const ownBinary = process.argv[1]?.startsWith('/$bunfs/') ? process.execPath : '/minirun-is-not-compiled';
 
 /**
  * Starts `argv` with nothing of this process but a socket on file descriptor 3. execa has no two-way pipes beyond

@@ -7,6 +7,7 @@ import { streamEnd } from '../../../src/container/logger.ts';
 import { containerFiles } from '../../../src/container/store.ts';
 import { supervisorArgv } from '../../../src/container/supervisor.ts';
 import { setStateRoot, stateRoot } from '../../../src/state/paths.ts';
+import { ownBinary } from '../../../src/host/launch.ts';
 import { missingTool, skipOrFail } from '../../support/skip.ts';
 import { useStateRoot } from '../../support/state-root.ts';
 
@@ -68,9 +69,9 @@ describe.each(variants)('with $name', ({ build }) => {
   test('is told folder, id, binary, state directory and then the command, as words', () => {
     const { directory } = containerFiles(id);
     const { argv } = build();
-    expect(argv.slice(4, 8)).toEqual([directory, id, process.execPath, stateRoot()]);
+    expect(argv.slice(4, 8)).toEqual([directory, id, ownBinary, stateRoot()]);
     expect(argv.slice(8, 9)).toEqual(['unshare']);
-    expect(argv.slice(-2)).toEqual([process.execPath, 'init']);
+    expect(argv.slice(-2)).toEqual([ownBinary, 'init']);
   });
 
   test.skipIf(noLogger)('writes the exit code down and calls minirun, whatever signal it gets meanwhile', () => {
