@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { bootId, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
-import { readJson } from '../state/json.ts';
+import { readJson, writeJson } from '../state/json.ts';
 import { paths } from '../state/paths.ts';
 import { hexOf, locked } from './index-file.ts';
 import type { Staging } from './staging.ts';
@@ -40,8 +40,7 @@ export async function claimed<T>(
     if (take(file, staging)) break;
     if (!waits) onWait?.();
     waits = true;
-    if (!isAliveNow(readClaim(file))) await free(file);
-    else await delay(interval, undefined, { signal });
+    await untilGone(file, signal);
   }
   try {
     // The one before may have finished between the two looks.
@@ -51,12 +50,21 @@ export async function claimed<T>(
   }
 }
 
+/** Looks at the claim alone, often: the index may be large. A claim of a process that is dead is removed. */
+async function untilGone(file: string, signal?: AbortSignal): Promise<void> {
+  for (let claimant = readClaim(file); claimant !== undefined; claimant = readClaim(file)) {
+    if (!isAliveNow(claimant)) await free(file);
+    else await delay(interval, undefined, { signal });
+  }
+}
+
 /** link(2) makes a file with its content at once, and only one of several. */
 function take(file: string, staging: Staging): boolean {
   const own = staging.file('claim');
   if (!fs.existsSync(own)) {
     const claimant: Claimant = { ...selfRef(), boot: bootId() };
-    fs.writeFileSync(own, JSON.stringify(claimant), { mode: 0o600 });
+    // Whole or not at all, on a full disk, too: an empty claim would be nobody's.
+    writeJson(own, claimant, { durable: false });
   }
   try {
     fs.linkSync(own, file);
@@ -67,11 +75,17 @@ function take(file: string, staging: Staging): boolean {
   }
 }
 
+/** Undefined when there is no claim. One that a power cut has left without its content is that of a dead process. */
 function readClaim(file: string): Claimant | undefined {
-  return readJson<Claimant>(file);
+  try {
+    return readJson<Claimant>(file);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    return { pid: 0, start: 0, boot: '' };
+  }
 }
 
-const isAliveNow = (claimant: Claimant | undefined): boolean => claimant?.boot === bootId() && isAlive(claimant);
+const isAliveNow = (claimant: Claimant): boolean => claimant.boot === bootId() && isAlive(claimant);
 
 /** Takes a claim from a process that is dead: one waiter does it, and looks again first. */
 async function free(file: string): Promise<void> {

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
+import { faultPoint, killPoint } from '../host/fault.ts';
 import { paths } from '../state/paths.ts';
 import {
   blobDirectory,
@@ -94,6 +95,7 @@ export async function sweepImages(): Promise<void> {
 async function collecting(change: (index: Index) => Removal, reclaimed?: (bytes: number) => void): Promise<Removal> {
   const trash = new Staging();
   try {
+    faultPoint('collect.begun');
     return await locked(() => {
       const index = readIndex();
       const before = JSON.stringify(index);
@@ -102,6 +104,7 @@ async function collecting(change: (index: Index) => Removal, reclaimed?: (bytes:
       reclaimed?.(layers.reduce((sum, { size, blob }) => sum + size + (blob?.size ?? 0), 0));
       // The index first: what nothing names is swept, whenever this process dies.
       if (JSON.stringify(index) !== before) writeIndex(index);
+      killPoint('collect.indexed');
       removal.deleted.push(...discardUnreachable(index, trash));
       return removal;
     });
@@ -202,8 +205,10 @@ function discardUnreachable(index: Index, trash: Staging): string[] {
 
 function discard(directory: string, keep: ReadonlySet<string>, trash: Staging): string[] {
   const gone = entriesOf(directory).filter((entry) => !keep.has(entry));
-  for (const entry of gone)
+  for (const entry of gone) {
     fs.renameSync(path.join(directory, entry), trash.file(`${path.basename(directory)}-${entry}`));
+    killPoint('collect.discarded');
+  }
   return gone;
 }
 

@@ -53,9 +53,9 @@ function readIntact<T>(file: string): T | undefined {
   }
 }
 
-/** Under the lock. `durable: false` when what is lost by a power cut is fetched again. */
-export function writeIndex(index: Index, options?: { durable: boolean }): void {
-  writeJson(indexFile(), index, options);
+/** Under the lock. */
+export function writeIndex(index: Index): void {
+  writeJson(indexFile(), index);
 }
 
 const indexFile = (): string => path.join(paths.images(), 'index.json');

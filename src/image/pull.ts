@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { createHash } from 'node:crypto';
 import { MinirunError } from '../errors.ts';
+import { faultPoint } from '../host/fault.ts';
 import { claimed } from './claim.ts';
 import { sweepImages } from './collect.ts';
 import type { Image } from './image.ts';
@@ -11,8 +12,9 @@ import { parseImageConfig, parseManifestDocument } from './manifest-document.ts'
 import { hostPlatform, isSamePlatform, platformName, selectManifest } from './platform.ts';
 import type { Report } from './progress.ts';
 import { canonicalName, familiarName, type Reference } from './reference.ts';
-import { pullSources, type Repository } from './registry/repository.ts';
-import { Damaged, stageLayer } from './staged-layer.ts';
+import { RegistryError } from './registry/failure.ts';
+import { type PullSource, pullSources, type Repository } from './registry/repository.ts';
+import { Damaged, stageLayer, Unstorable } from './staged-layer.ts';
 import { Staging } from './staging.ts';
 import { findImage, hasLayer, knownDigests, storeImage, storeLayer, tagImage } from './store.ts';
 
@@ -44,23 +46,24 @@ const deepestIndex = 4;
  * Gets an image from its registry, or from a mirror of that, and stores it under its name and its digest. Layers that
  * are here, or that another process is just fetching, are not fetched again.
  *
- * @throws MinirunError when it cannot be had; a `Damaged` one when what came is not what was promised
+ * @throws MinirunError when it cannot be had; a `Damaged` one when what came is not what was promised, an `Unstorable`
+ *   one when another source would not help
  */
 export async function pullImage(reference: Reference, options: PullOptions): Promise<Pulled> {
   return interruptible(async (signal) => {
     const sources = await pullSources(reference);
     for (const [index, source] of sources.entries()) {
       const isLast = index === sources.length - 1;
-      const { insecure, report } = options;
+      const { report } = options;
       try {
-        const repository = await source.open({ insecure, report, signal });
-        const pulled = await pullFrom(repository, reference, options, signal);
+        const pulled = await pullFrom(source, reference, options, signal);
         report.notice(`Digest: ${pulled.digest}`);
         const status = pulled.isNew ? 'Downloaded newer image' : 'Image is up to date';
         report.notice(`Status: ${status} for ${familiarName(reference)}`);
         return pulled;
       } catch (error) {
-        if (isLast || signal.aborted || !(error instanceof MinirunError)) throw error;
+        const isOurs = !(error instanceof MinirunError) || error instanceof Unstorable;
+        if (isLast || signal.aborted || isOurs) throw explained(error, reference);
         report.notice(`${source.name} gives way: ${error.message}`);
       }
     }
@@ -68,12 +71,27 @@ export async function pullImage(reference: Reference, options: PullOptions): Pro
   });
 }
 
+/** A full disk in plain words, wherever it was met. */
+function explained(error: unknown, reference: Reference): unknown {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code !== 'ENOSPC' && code !== 'EDQUOT') return error;
+  return new Unstorable(
+    `cannot store ${familiarName(reference)}`,
+    'no space left on the disk of the state directory',
+    'Free some, for example by minirun image prune',
+  );
+}
+
 async function pullFrom(
-  repository: Repository,
+  source: PullSource,
   reference: Reference,
-  { platform = hostPlatform(), report }: PullOptions,
+  { platform = hostPlatform(), insecure, report }: PullOptions,
   signal: AbortSignal,
 ): Promise<Pulled> {
+  // A layer that fails ends the transfers of the others.
+  const failing = new AbortController();
+  const together = AbortSignal.any([signal, failing.signal]);
+  const repository = await source.open({ insecure, report, signal: together });
   const here = await imageHere(repository, reference, platform);
   if (here !== undefined) return here;
   const top = await repository.manifest(reference.digest ?? (reference.tag as string));
@@ -87,8 +105,14 @@ async function pullFrom(
   // The same image may be here under another name.
   const known = findImage(manifest.config.digest);
   if (known !== undefined && known.layers.every((directory) => fs.existsSync(directory))) {
-    return { image: await tagImage(known.id, references), digest: top.digest, isNew: false };
+    try {
+      return { image: await tagImage(known.id, references), digest: top.digest, isNew: false };
+    } catch (error) {
+      // Somebody has just removed it: then it is fetched.
+      if (!(error instanceof MinirunError)) throw error;
+    }
   }
+  faultPoint('pull.manifest');
   const staging = new Staging();
   try {
     const config = await fetchConfig(repository, manifest.config);
@@ -97,8 +121,10 @@ async function pullFrom(
     const { diff_ids: diffIds } = parsed.rootfs;
     // First the pin: what an earlier pull that was broken off has completed is not swept then.
     await locked(() => staging.pin(diffIds));
+    faultPoint('pull.pinned');
     await sweepImages();
-    await fetchLayers(repository, manifest.layers, diffIds, { staging, report, signal });
+    faultPoint('pull.swept');
+    await fetchLayers(repository, manifest.layers, diffIds, { staging, report, signal: together, failing });
     const image = await storeImage({ references, config, layers: [], manifest: raw, staging });
     return { image, digest: top.digest, isNew: true };
   } finally {
@@ -190,24 +216,28 @@ interface Fetching {
   signal: AbortSignal;
 }
 
+interface FetchingAll extends Fetching {
+  /** To end all by. */
+  failing: AbortController;
+}
+
 /** Gets every layer into the store, several at once, the lowest first. */
 async function fetchLayers(
   repository: Repository,
   layers: readonly Descriptor[],
   diffIds: readonly string[],
-  { staging, report, signal }: Fetching,
+  { failing, ...fetching }: FetchingAll,
 ): Promise<void> {
-  // One that fails ends the others, which clean up before the first error is told.
-  const failing = new AbortController();
-  const together = AbortSignal.any([signal, failing.signal]);
+  const { report } = fetching;
   const queue = layers.map((descriptor, index) => ({ descriptor, diffId: diffIds[index] as string, index }));
   for (const { descriptor } of queue) report.layer?.(shortDigest(descriptor), { phase: 'Pulling fs layer' });
   let failure: unknown;
   const worker = async () => {
     for (let next = queue.shift(); next !== undefined && failure === undefined; next = queue.shift()) {
       try {
-        await fetchLayer(repository, next, { staging, report, signal: together });
+        await fetchLayer(repository, next, fetching);
       } catch (error) {
+        // One that fails ends the others, which clean up before the first error is told.
         failure ??= error;
         failing.abort(error);
       }
@@ -237,6 +267,7 @@ async function fetchLayer(
       const archive = { source, mediaType, expected: { digest, size }, diffId };
       try {
         await storeLayer(await stageLayer(archive, staging, `layer-${index}`, { signal, onBytes }));
+        faultPoint('layer.stored');
       } catch (error) {
         throw atLayer(id, error);
       }
@@ -247,10 +278,10 @@ async function fetchLayer(
   if (fetched === undefined) report.layer?.(id, { phase: 'Already exists' });
 }
 
-/** An error with the layer's name, of the same kind. */
+/** An error with the layer's name, and whether another source may help. A registry's has the name already. */
 function atLayer(id: string, error: unknown): unknown {
-  if (!(error instanceof MinirunError)) return error;
-  const Kind = error instanceof Damaged ? Damaged : MinirunError;
+  if (!(error instanceof MinirunError) || error instanceof RegistryError) return error;
+  const Kind = error instanceof Damaged ? Damaged : Unstorable;
   const what = error.why === undefined ? error.what : `${error.what}: ${error.why}`;
   return new Kind(`cannot pull layer ${id}`, what, error.remedy, { code: error.code });
 }

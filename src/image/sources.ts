@@ -24,9 +24,10 @@ export async function obtainImage(
   if (standIns && sources.some(({ isRegistry }) => isRegistry))
     wanted.report.notice(`Unable to find image '${familiarName(reference)}' locally`);
   const failed: SourceUnavailable[] = [];
-  await sweepImages();
   for (const source of sources) {
     try {
+      // A pull does it itself, when it has said what it needs of what an earlier one has left.
+      if (source.isRegistry !== true) await sweepImages();
       return await source.obtain(reference, wanted, failed);
     } catch (error) {
       if (!(error instanceof SourceUnavailable)) throw error;
@@ -83,13 +84,14 @@ function registrySource(hasAlternative: boolean): Source {
     isRegistry: true,
     async obtain(reference, wanted) {
       const { pullImage } = await import('./pull.ts');
-      const { Damaged } = await import('./staged-layer.ts');
+      const { Damaged, Unstorable } = await import('./staged-layer.ts');
       const { RegistryError } = await import('./registry/failure.ts');
       try {
         return (await pullImage(reference, { ...wanted, hasAlternative })).image;
       } catch (error) {
         const isDamage = error instanceof Damaged || (error instanceof RegistryError && error.kind === 'damaged');
-        const isFinal = isDamage || !(error instanceof MinirunError) || (error.code ?? 0) > 125;
+        const isOurs = !(error instanceof MinirunError) || error instanceof Unstorable;
+        const isFinal = isDamage || isOurs || (error.code ?? 0) > 125;
         if (isFinal) throw error;
         throw new SourceUnavailable(error.what, error.why, error.remedy);
       }

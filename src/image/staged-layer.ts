@@ -18,6 +18,9 @@ export interface LayerArchive {
 /** What it has come to is not what was promised: nobody may use it, and asking elsewhere may help. */
 export class Damaged extends MinirunError {}
 
+/** What was promised has come, and cannot be taken: the disk is full, a limit reached. Any source would give the same. */
+export class Unstorable extends MinirunError {}
+
 /**
  * Unpacks a layer into a staging directory and keeps its archive there, in one pass: the size, the digest of the
  * archive and that of its uncompressed content (the diffID) are verified before anything is returned.
@@ -60,6 +63,8 @@ class KeptArchive implements AsyncIterable<Uint8Array> {
   private readonly algorithm: string;
   private readonly hash;
   private ended = false;
+  /** What the source has thrown: it goes on no more, and is not merely cut off. */
+  private failure: { reason: unknown } | undefined;
   private closed = false;
 
   constructor(
@@ -80,7 +85,7 @@ class KeptArchive implements AsyncIterable<Uint8Array> {
   }
 
   private async next(): Promise<IteratorResult<Uint8Array>> {
-    const { done, value } = await this.chunks.next();
+    const { done, value } = await this.nextOfSource();
     // Whoever was still waiting for this when the work failed must not write to a descriptor that is another file's now.
     if (this.closed) return { done: true, value: undefined };
     if (done === true) {
@@ -99,6 +104,15 @@ class KeptArchive implements AsyncIterable<Uint8Array> {
     this.keep(value);
     this.onBytes?.(this.length);
     return { done: false, value };
+  }
+
+  private async nextOfSource(): Promise<IteratorResult<Uint8Array>> {
+    try {
+      return await this.chunks.next();
+    } catch (reason) {
+      this.failure = { reason };
+      throw reason;
+    }
   }
 
   private keep(chunk: Uint8Array): void {
@@ -120,11 +134,12 @@ class KeptArchive implements AsyncIterable<Uint8Array> {
     try {
       return await work();
     } catch (error) {
+      if (this.failure !== undefined) throw this.failure.reason;
       if (error instanceof Damaged || signal?.aborted || this.expected === undefined) throw error;
       try {
         while (!this.ended) await this.next();
       } catch (second) {
-        throw second instanceof Damaged ? second : error;
+        throw second instanceof Damaged || this.failure !== undefined ? second : error;
       }
       await this.verified();
       throw error;

@@ -87,6 +87,8 @@ const namedLocks = {
       const holder: Holder = { ...selfRef(), boot: bootId(), turn: unique() };
       fs.writeFileSync(path.join(own, 'holder'), JSON.stringify(holder), { mode: 0o600 });
     } catch (error) {
+      // A full disk is not to be filled further.
+      fs.rmSync(own, { recursive: true, force: true });
       done(error as NodeJS.ErrnoException);
       return;
     }

@@ -1,7 +1,11 @@
 import { describe, expect, test } from 'bun:test';
 import fs from 'node:fs';
 import path from 'node:path';
+import { FaultyRegistry } from '../support/faulty-registry.ts';
+import { archiveOf } from '../support/oci-layout.ts';
 import { missingWorld, skipOrFail } from '../support/skip.ts';
+import { expectSoundStore, halfDone } from '../support/store.ts';
+import { tar } from '../support/tar-writer.ts';
 import {
   createWorld,
   expectNoLeak,
@@ -102,6 +106,79 @@ describe.skipIf(skipOrFail(missingWorld()))('crash safety', () => {
     }
   }
 });
+
+describe.skipIf(skipOrFail(missingWorld()))('crash safety of the image store', () => {
+  for (const mode of ['kill', 'fail'] as const) {
+    test.concurrent(`${mode} at every boundary of what adds and removes images`, async () => {
+      await using world = await createWorld();
+      await using registry = await FaultyRegistry.start(world);
+      const layers = ['one', 'two'].map((name) => tar([{ path: name, content: name }]));
+      const { reference } = await registry.publish('victim', layers);
+      const archive = path.join(world.directory, 'archive.tar');
+      fs.writeFileSync(archive, archiveOf([{ layers, name: 'victim:1' }]));
+      const rootfs = path.join(world.directory, 'rootfs.tar');
+      fs.writeFileSync(rootfs, tar([{ path: 'three', content: 'three' }]));
+      const subjects: StoreSubject[] = [
+        { command: ['pull', reference], image: reference },
+        { command: ['load', '-i', archive], image: 'victim:1' },
+        { command: ['import', rootfs, 'victim:1'], image: 'victim:1' },
+        { before: `load -q -i ${archive}`, command: ['rmi', 'victim:1'] },
+      ];
+      await world.sh('minirun system reconcile');
+      const clean = await world.snapshot();
+      const counts: string[] = [];
+      for (const subject of subjects) {
+        const count = await damageStore(world, subject, mode, clean);
+        counts.push(`${subject.command[0]} ${count}`);
+        if (mode === 'kill' || subject.command[0] === 'pull') expect(count).toBeGreaterThan(5);
+      }
+      process.stderr.write(`${mode}, images: ${counts.join(', ')}\n`);
+    }, 120_000);
+  }
+});
+
+/** A command that changes the image store, and the image that is there when it has succeeded. */
+interface StoreSubject {
+  before?: string;
+  command: string[];
+  image?: string;
+}
+
+/** @returns the number of boundaries at which the fault was injected */
+async function damageStore(
+  world: World,
+  { before, command, image }: StoreSubject,
+  mode: 'kill' | 'fail',
+  clean: Snapshot,
+): Promise<number> {
+  const injected = mode === 'kill' ? isKilled : hasFailed;
+  for (let boundary = 1; boundary < 300; boundary++) {
+    if (before !== undefined) await world.sh(`minirun ${before} >/dev/null`);
+    const result = await world.run(command, { env: { MINIRUN_FAULT: `${mode}:${boundary}` } });
+    try {
+      if (mode === 'fail') expect(await halfDone(world, world.root)).toEqual([]);
+      // The next command takes away what is left, and what is there is whole.
+      else await world.sh('minirun system reconcile');
+      await expectSoundStore(world, world.root);
+      // It can be done again, and leaves nothing when the image goes.
+      const again = image === undefined ? `${command.join(' ')} 2>/dev/null || true` : command.join(' ');
+      const look = image === undefined ? '' : `minirun image inspect ${image} >/dev/null;`;
+      await world.sh(`minirun ${again} >/dev/null 2>&1; ${look} minirun image prune -af >/dev/null`);
+      const files = path.join(world.root, 'images');
+      const left = fs.readdirSync(files, { recursive: true }).map(String).toSorted();
+      expect(left).toEqual(['blobs', 'blobs/sha256', 'configs', 'index.json', 'layers']);
+      await expectNoLeak(clean, world);
+    } catch (error) {
+      const where = `${command[0]}, ${mode}:${boundary}: ${result.stderr.trim()}`;
+      throw new Error(`${where}\n${(error as Error).message}`, { cause: error });
+    }
+    if (!injected(result)) {
+      expect(`${boundary}: ${result.code} ${result.stderr}`).toStartWith(`${boundary}: 0 `);
+      return boundary - 1;
+    }
+  }
+  throw new Error(`${command[0]} does not come to an end`);
+}
 
 /** @returns the number of boundaries at which the fault was injected */
 async function iterate(

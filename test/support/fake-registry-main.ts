@@ -5,7 +5,7 @@
  * of files, `layerType`), `manifests` (`repository`, `tag`, `document`, `mediaType`) and `faults`. Prints
  * `listening HOST:PORT` when it is ready. Then one JSON object a line on standard input, each answered by a line:
  * `{"fault": …}`, `{"forgetFaults": true}`, `{"cutStalled": true}`, `{"expireTokens": true}`, `{"image": …}`,
- * `{"requests": true}`.
+ * `{"blob": {"repository", "file"}}`, `{"manifest": …}`, `{"requests": true}`.
  * It ends when its input does.
  */
 import fs from 'node:fs';
@@ -21,19 +21,29 @@ interface ImageFiles {
   layerType?: string;
 }
 
+interface ManifestDocument {
+  repository: string;
+  tag?: string;
+  document: object;
+  mediaType?: string;
+}
+
 interface Config {
   options?: FakeRegistryOptions;
   images?: ImageFiles[];
-  manifests?: { repository: string; tag?: string; document: object; mediaType?: string }[];
+  manifests?: ManifestDocument[];
   faults?: Fault[];
 }
 
-interface Order {
+/** What it can be told, one at a time. */
+export interface Order {
   fault?: Fault;
   forgetFaults?: true;
   cutStalled?: true;
   expireTokens?: true;
   image?: ImageFiles;
+  blob?: { repository: string; file: string };
+  manifest?: ManifestDocument;
   requests?: true;
 }
 
@@ -50,6 +60,11 @@ function obey(order: Order): unknown {
   if (order.forgetFaults === true) registry.forgetFaults();
   if (order.cutStalled === true) registry.cutStalled();
   if (order.expireTokens === true) registry.expireTokens();
+  if (order.blob !== undefined) return registry.addBlob(order.blob.repository, fs.readFileSync(order.blob.file));
+  if (order.manifest !== undefined) {
+    const { repository, tag, document, mediaType } = order.manifest;
+    return { digest: registry.addManifest(repository, tag, document, mediaType) };
+  }
   if (order.image !== undefined) return { digest: addImage(order.image) };
   return order.requests === true ? registry.requests : {};
 }

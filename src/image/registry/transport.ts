@@ -2,8 +2,11 @@ import packageJson from '../../../package.json' with { type: 'json' };
 import { messageOf } from '../../errors.ts';
 import { type Tls, tlsFor } from './trust.ts';
 
-/** Milliseconds: for the first answer of a host, for each part of a transfer, for the answer to what was uploaded. */
-const timeouts = { connect: 10_000, silence: 30_000, stored: 300_000 };
+/**
+ * Milliseconds: for the first answer of a host, for each part of a transfer, for the answer to what was uploaded.
+ * `MINIRUN_SILENCE_MS` changes the second, for tests.
+ */
+const timeouts = { connect: 10_000, silence: Number(process.env.MINIRUN_SILENCE_MS) || 30_000, stored: 300_000 };
 const mostRedirects = 10;
 /** Bytes of an answer that nobody wants: read to its end, so that the connection can be used again. */
 const discardable = 64 * 1024;
