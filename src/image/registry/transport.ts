@@ -229,15 +229,12 @@ export class Answer {
 /** A limit of time that can be put off, and an abort signal. In a race, as neither alone ends a name's look-up in Bun. */
 class Deadline {
   private timer: NodeJS.Timeout | undefined;
-  private readonly expired: Promise<never>;
-  private expire: (error: unknown) => void = () => {};
+  private failure: { reason: unknown } | undefined;
+  /** Ends the step that is waited for now. */
+  private end: ((reason: unknown) => void) | undefined;
   private readonly onAbort = () => this.expire(this.signal?.reason);
 
   constructor(private readonly signal?: AbortSignal) {
-    this.expired = new Promise<never>((_, reject) => {
-      this.expire = reject;
-    });
-    this.expired.catch(() => {});
     if (signal?.aborted) this.onAbort();
     else signal?.addEventListener('abort', this.onAbort, { once: true });
   }
@@ -251,10 +248,27 @@ class Deadline {
     );
   }
 
-  race<T>(step: Promise<T>): Promise<T> {
+  /**
+   * Waits for a step, and not longer than the time that is left. Not by Promise.race: a promise that stays pending for as
+   * long as a transfer lasts would hold on to every chunk that has raced with it.
+   */
+  async race<T>(step: Promise<T>): Promise<T> {
     // The loser of the race is aborted later, and nobody waits for it then.
     step.catch(() => {});
-    return Promise.race([step, this.expired]);
+    if (this.failure !== undefined) throw this.failure.reason;
+    try {
+      return await new Promise<T>((resolve, reject) => {
+        this.end = reject;
+        step.then(resolve, reject);
+      });
+    } finally {
+      this.end = undefined;
+    }
+  }
+
+  private expire(reason: unknown): void {
+    this.failure ??= { reason };
+    this.end?.(reason);
   }
 
   clear(): void {
