@@ -29,7 +29,7 @@ test('nothing holds on to the chunks of a blob that is being transferred', async
       bytes += part.length;
       if (bytes % (16 << 20) < part.length) {
         Bun.gc(true);
-        most = Math.max(most, process.memoryUsage().arrayBuffers);
+        most = Math.max(most, process.memoryUsage().external);
       }
     }
     expect(bytes).toBe(descriptor.size);
