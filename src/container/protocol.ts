@@ -166,6 +166,8 @@ export interface Unpacked {
   entries: number;
   /** Whether the archive had its end mark: without a known digest only that tells a whole one from one cut off. */
   ended: boolean;
+  /** Whether the archive's root says that it hides all that lower layers have. */
+  opaque: boolean;
 }
 
 /** The descriptors are init's; undefined (`null`) for what does not exist. */

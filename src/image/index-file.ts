@@ -35,6 +35,8 @@ export interface ImageRecord {
 export interface LayerRecord {
   /** Bytes of all files. */
   size: number;
+  /** It hides all that lower layers have: they are left out where it is used. */
+  opaque?: true;
   /** The archive it was unpacked from, kept as a blob. Absent for a layer of an older minirun. */
   blob?: Descriptor;
 }

@@ -15,6 +15,8 @@ export interface UnpackedLayer {
   entries: number;
   /** Whether the archive had its end mark. Some writers leave it out, so it says something only without a digest. */
   ended: boolean;
+  /** Whether it hides all that lower layers have. */
+  opaque: boolean;
 }
 
 export interface UnpackOptions {
@@ -36,6 +38,7 @@ interface Answer {
   bytes?: number;
   entries?: number;
   ended?: boolean;
+  opaque?: boolean;
   what?: string;
   why?: string;
   remedy?: string;
@@ -78,7 +81,8 @@ export async function unpackLayer(
     const diffId = await Promise.race([fed, feeder.answer.then(() => undefined), aborted.promise]);
     const answer = await Promise.race([feeder.answer, aborted.promise]);
     if (answer?.type === 'unpacked' && diffId !== undefined) {
-      return { diffId, size: Number(answer.bytes), entries: Number(answer.entries), ended: answer.ended === true };
+      const { bytes, entries, ended, opaque } = answer;
+      return { diffId, size: Number(bytes), entries: Number(entries), ended: ended === true, opaque: opaque === true };
     }
     if (answer?.type === 'failed') throw new MinirunError(answer.what ?? '', answer.why, answer.remedy);
     await helper.exited;

@@ -423,7 +423,7 @@ async function stageLayer(
     mediaType === undefined
       ? await blobOf(file, { digest, size }, signal)
       : { file, descriptor: { mediaType, digest, size } };
-  return { diffId, size: unpacked.size, directory, blob };
+  return { diffId, size: unpacked.size, opaque: unpacked.opaque, directory, blob };
 }
 
 /** A text of the archive for a message. */

@@ -49,7 +49,7 @@ export async function stageLayer(
       );
     }
     const descriptor: Descriptor = { mediaType, digest, size: archive.length };
-    return { diffId, size: unpacked.size, directory, blob: { file, descriptor } };
+    return { diffId, size: unpacked.size, opaque: unpacked.opaque, directory, blob: { file, descriptor } };
   } finally {
     await archive.close();
   }

@@ -29,6 +29,8 @@ export interface StagedLayer {
   diffId: string;
   /** Bytes of all files. */
   size: number;
+  /** Whether it hides all that lower layers have. */
+  opaque?: boolean;
   /** Where it was unpacked. */
   directory: string;
   /** The archive it was unpacked from, verified. */
@@ -68,11 +70,18 @@ function loadImage(index: Index, id: string, key?: string): Image | undefined {
     id,
     reference: name === undefined ? id.slice(0, 'sha256:'.length + 12) : familiarName(parseReference(name)),
     platform: { os: config.os, architecture: config.architecture, variant: config.variant },
-    // The same layer twice, which overlayfs refuses (an empty one is common): the upper one covers all of the lower one.
-    layers: [...new Set(config.rootfs.diff_ids.map(layerPlace).toReversed())],
+    layers: visibleLayers(index, config.rootfs.diff_ids).map(layerPlace),
     config: config.config,
     ...(tag?.standIn === undefined ? {} : { standIn: tag.standIn }),
   };
+}
+
+/** The layers that there is anything to see of, the topmost first. */
+function visibleLayers(index: Index, diffIds: readonly string[]): string[] {
+  // The same layer twice, which overlayfs refuses (an empty one is common): the upper one covers all of the lower one.
+  const layers = [...new Set(diffIds.toReversed())];
+  const last = layers.findIndex((diffId) => index.layers[diffId]?.opaque === true);
+  return last < 0 ? layers : layers.slice(0, last + 1);
 }
 
 /** Every name of every image, and the images without one, the newest first. */
@@ -143,7 +152,7 @@ function makeDirectories(): void {
 }
 
 /** Moves a staged layer to its place; what is there already is left as it is. */
-function takeLayer(index: Index, { diffId, size, directory, blob }: StagedLayer): void {
+function takeLayer(index: Index, { diffId, size, opaque, directory, blob }: StagedLayer): void {
   if (fs.existsSync(layerPlace(diffId)) && index.layers[diffId] !== undefined) return;
   if (blob !== undefined) takeBlob(blob.descriptor.digest, blob.file);
   killPoint('layer.blob');
@@ -152,6 +161,7 @@ function takeLayer(index: Index, { diffId, size, directory, blob }: StagedLayer)
   const { mediaType, digest, size: length } = blob?.descriptor ?? {};
   index.layers[diffId] = {
     size,
+    ...(opaque === true ? { opaque } : {}),
     ...(digest === undefined ? {} : { blob: { mediaType, digest, size: length } as Descriptor }),
   };
 }

@@ -32,7 +32,6 @@ const { symbols: libc } = dlopen(libraryName(), {
   mkdirat: { args: [i32, pointer, i32], returns: i32 },
   symlinkat: { args: [pointer, i32, pointer], returns: i32 },
   mknodat: { args: [i32, pointer, i32, u64], returns: i32 },
-  lgetxattr: { args: [pointer, pointer, pointer, u64], returns: i64 },
   execve: { args: [pointer, pointer, pointer], returns: i32 },
 });
 
@@ -323,13 +322,6 @@ export function mknodAt(directory: number, name: string, mode: number, major = 0
   // makedev(3): glibc's split of the numbers over 64 bits; both are small here.
   const device = ((major & 0xfff) << 8) | (minor & 0xff) | ((minor & 0xfff00) << 12);
   check(libc.mknodat(directory, cstring(name), mode, device), 'mknod', name);
-}
-
-/** Whether a directory says that it hides all that overlayfs has below it. */
-export function isOpaque(directory: string): boolean {
-  const value = Buffer.alloc(1);
-  const length = Number(libc.lgetxattr(cstring(directory), cstring('trusted.overlay.opaque'), value, 1));
-  return length === 1 && value.toString() === 'y';
 }
 
 /** Marks every file descriptor from `first` on as closed by execve; before Linux 5.11 one by one. */

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import type { Overlay } from '../container/protocol.ts';
 import { InitError } from './failure.ts';
-import { isOpaque, MS, mount, unmountLazily } from './libc.ts';
+import { MS, mount, unmountLazily } from './libc.ts';
 
 /** mount(2) takes one page of options, with the zero at its end. Pages are larger on some machines, but never smaller. */
 const mostOptions = 4095;
@@ -9,8 +9,7 @@ const mostOptions = 4095;
 const mostLower = 500;
 
 /** Mounts an overlay on a directory. */
-export function mountOverlay(target: string, whole: Overlay, flags = 0): void {
-  const overlay = { ...whole, lower: visible(whole.lower) };
+export function mountOverlay(target: string, overlay: Overlay, flags = 0): void {
   if (overlay.lower.length > mostLower) {
     throw new InitError(
       'cannot mount the root filesystem',
@@ -46,12 +45,6 @@ function mountByShortNames(target: string, { lower, upper, work }: Overlay, flag
     // Nobody else has that tmpfs: with this it is gone.
     process.chdir('/');
   }
-}
-
-/** A layer may hide all that is below it. overlayfs heeds that in any directory but the root. */
-function visible(lower: readonly string[]): readonly string[] {
-  const last = lower.findIndex(isOpaque);
-  return last < 0 ? lower : lower.slice(0, last + 1);
 }
 
 function optionsOf({ lower, upper, work }: Overlay): string {

@@ -74,7 +74,7 @@ export function unpackHere(fd: number, { whiteouts = false, limits, admit }: Opt
   }
   reader.drain();
   tree.finish();
-  return { type: 'unpacked', bytes: tree.bytes, entries: tree.entries, ended: reader.ended };
+  return { type: 'unpacked', bytes: tree.bytes, entries: tree.entries, ended: reader.ended, opaque: tree.isOpaque };
 }
 
 /** The tree that an archive describes, made entry by entry below the root directory of this process. */
@@ -82,6 +82,8 @@ class Tree {
   /** Of all regular files so far, holes included. */
   bytes = 0;
   entries = 0;
+  /** The root hides all of lower layers. overlayfs heeds its own mark in any directory but that one. */
+  isOpaque = false;
   /** Making something in a directory changes its time, so those are set at the end. */
   private readonly directoryTimes = new Map<string, { seconds: number; nanoseconds: number }>();
   /**
@@ -139,7 +141,8 @@ class Tree {
     if (!name.startsWith('.wh.')) return false;
     const directory = slash === 0 ? '/' : place.slice(0, slash);
     if (name === '.wh..wh..opq') {
-      if (directory !== '/') this.ensureDirectory(directory);
+      if (directory === '/') this.isOpaque = true;
+      else this.ensureDirectory(directory);
       // The dot follows a symbolic link, and fails when there is no directory.
       setOpaque(`${directory}/.`);
       return true;

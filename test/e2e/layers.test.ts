@@ -125,6 +125,8 @@ describe.skipIf(skipOrFail(reason))('layers', () => {
     ];
     const image = archiveOf([{ layers, name: 'hiding:1', config: { Cmd: ['/top'] } }]);
     expect(await world.run(['load'], { input: image })).toMatchObject({ code: 0 });
+    // The lowest of the three is not even mounted, and the script says so too.
+    expect(await world.sh('minirun run --explain hiding:1')).toMatch(/lowerdir=[^:,]+:[^:,]+,upperdir/);
     expect(await world.run(['create', '--name', 'hiding', 'hiding:1'])).toMatchObject({ code: 0 });
     const copy = await world.run(['cp', 'hiding:/.', '-']);
     const { stdout } = await world.host.run(['tar', '-tf', '-'], { input: copy.stdoutBytes });
