@@ -160,9 +160,7 @@ describe.skipIf(skipOrFail(missingWorld()))('recipes', () => {
         const { code, stdout, stderr } = await world.run([...args, 'bash', '-c', 'command -v socat || ip -V']);
         expect({ code, stdout }).toMatchObject({ code: 0, stdout: expect.stringMatching(/^ip utility/) });
         expect(stderr.trim().split('\n')).toHaveLength(1);
-        expect(stderr).toMatch(
-          /^nettools is without (\w+, )*socat, .*(apt-get install .*\bsocat|install them)/,
-        );
+        expect(stderr).toMatch(/^nettools is without (\w+, )*socat, .*(apt-get install .*\bsocat|install them)/);
       } finally {
         await world.sh(`umount ${file}`);
       }
