@@ -10,6 +10,6 @@ if (process.argv[2] === 'init') {
 } else {
   const [archive = '', directory = ''] = process.argv.slice(2);
   const { unpackLayer } = await import('../../src/image/layer.ts');
-  const { diffId } = await unpackLayer(fs.createReadStream(archive, { highWaterMark: 1 << 20 }), directory);
+  const { diffId } = await unpackLayer(fs.createReadStream(archive, { highWaterMark: 1 << 18 }), directory);
   process.stdout.write(`${diffId}\n`);
 }

@@ -88,6 +88,8 @@ class Bars implements Report {
   }
 
   notice(line: string): void {
+    // What is said when all is done comes after the bars, as it happened.
+    if ([...this.layers.values()].every(({ phase }) => finished.has(phase))) this.leave();
     // Above the bars, which are drawn anew below it.
     if (this.display === undefined) this.stream.write(`${printable(line)}\n`);
     else {
@@ -106,10 +108,17 @@ class Bars implements Report {
     this.closed = true;
     clearTimeout(this.timer);
     this.stream.off('resize', this.schedule);
+    this.leave();
+  }
+
+  /** Leaves the lines as they stand, for good. */
+  private leave(): void {
     if (this.layers.size === 0) return;
     const lines = [...this.layers].map(([id, event]) => fitted(layerLine(id, event), this.columns)).join('\n');
     if (this.display === undefined) this.stream.write(`${lines}\n`);
     else this.display.persist(lines);
+    this.layers.clear();
+    this.display = undefined;
   }
 
   private readonly schedule = (): void => {
