@@ -12,6 +12,8 @@ export interface Settings {
     /** Files that a layer may have. */
     layerEntries?: number;
   };
+  /** Whether a layer has to be on the disk before it counts as being here. */
+  syncLayers?: true;
 }
 
 export interface RegistrySettings {
@@ -63,8 +65,15 @@ export async function parseSettings(source: string, file: string): Promise<Setti
     throw new MinirunError(`cannot use the config file ${file}`, `it is not YAML: ${messageOf(error).split('\n')[0]}`);
   }
   const reader = new Reader(file);
-  const { registries, limits } = reader.object(document, '', ['registries', 'limits']);
-  const settings: Settings = { registries: {}, limits: readLimits(reader, limits) };
+  const keys = ['registries', 'limits', 'sync-layers'];
+  const { registries, limits, 'sync-layers': sync = false } = reader.object(document, '', keys);
+  if (typeof sync !== 'boolean')
+    throw reader.invalid('sync-layers', 'it is neither true nor false', 'Write sync-layers: true');
+  const settings: Settings = {
+    registries: {},
+    limits: readLimits(reader, limits),
+    ...(sync ? { syncLayers: true } : {}),
+  };
   for (const [host, value] of Object.entries(reader.object(registries, 'registries'))) {
     if (!/^(\[[0-9a-fA-F:]+\]|[\w.-]+)(:\d+)?$/.test(host)) {
       throw reader.invalid(

@@ -54,6 +54,7 @@ interface Memory {
 const only = process.argv[2];
 const many = 200;
 const several = 20;
+const pullRounds = 6;
 
 const problem = missingWorld() ?? missingTool('hyperfine', 'busybox');
 if (problem !== undefined) {
@@ -206,11 +207,9 @@ async function measureImages(): Promise<ImageFigures | undefined> {
   for (const { machine } of pullers) if (machine !== world.host) await startRegistry(machine, world.directory, store);
   const pull: Record<string, Timing[]> = {};
   for (const image of images) {
-    const title = `pull ${image.name}: ${(image.bytes / 1e6).toFixed(0)} MB, ${image.files} files`;
-    const timings: Timing[] = [];
-    for (const puller of pullers) timings.push(await timePull(puller, image));
+    const timings = await timePulls(pullers, image);
     pull[image.name] = timings;
-    print(title, timings);
+    print(`pull ${image.name}: ${(image.bytes / 1e6).toFixed(0)} MB, ${image.files} files`, timings);
     for (const other of ['docker', 'podman'])
       compare(`pull ${image.name}: minirun / ${other}`, timings, 'minirun', other, 1);
   }
@@ -234,16 +233,25 @@ async function measureImages(): Promise<ImageFigures | undefined> {
   return { pull, unpack, again, memory };
 }
 
-async function timePull({ name, machine, pull, remove }: Puller, image: TestImage): Promise<Timing> {
+/** Takes turns: the disk of a virtual machine is not the same from one minute to the next. */
+async function timePulls(pullers: readonly Puller[], image: TestImage): Promise<Timing[]> {
   const reference = nameOf(image.name);
-  const file = path.join(world.directory, 'hyperfine.json');
-  const gone = [...remove, reference].map(quote).join(' ');
-  await expectZero(machine, [...pull, reference]);
-  const options = ['--runs=5', '--style=none', `--export-json=${file}`, '--prepare', `${gone} && sync`];
-  await expectZero(machine, ['hyperfine', ...options, '--shell=sh', [...pull, reference].map(quote).join(' ')]);
-  const { results } = JSON.parse(fs.readFileSync(file, 'utf8')) as { results: Timing[] };
-  const { mean, stddev, min, max } = results[0] as Timing;
-  return { name, mean, stddev, min, max };
+  const seconds = new Map<string, number[]>(pullers.map(({ name }) => [name, []]));
+  for (let round = 0; round <= pullRounds; round++) {
+    for (const { name, machine, pull, remove } of pullers) {
+      await machine.run([...remove, reference], { timeout: 120_000 });
+      await machine.run(['sync'], { timeout: 120_000 });
+      const begin = performance.now();
+      await expectZero(machine, [...pull, reference]);
+      // The first is a warm-up.
+      if (round > 0) seconds.get(name)?.push((performance.now() - begin) / 1000);
+    }
+  }
+  return [...seconds].map(([name, all]) => {
+    const mean = all.reduce((sum, each) => sum + each, 0) / all.length;
+    const variance = all.reduce((sum, each) => sum + (each - mean) ** 2, 0) / (all.length - 1);
+    return { name, mean, stddev: Math.sqrt(variance), min: Math.min(...all), max: Math.max(...all) };
+  });
 }
 
 /** A layer's archive into a directory, beside GNU tar, which verifies nothing. */

@@ -106,6 +106,24 @@ describe.skipIf(skipOrFail(missingWorld() ?? missingTool('setfattr')))('images',
     });
   });
 
+  test('sync-layers: a layer is on the disk before anything names it', async () => {
+    const [config, log, fake] = ['sync.yaml', 'sync.log', 'fake-sync'].map((name) => path.join(world.directory, name));
+    fs.writeFileSync(config as string, 'sync-layers: true\n');
+    // What is said when it is called: its arguments, and which layers are there already.
+    const script = `#!/bin/sh\necho "$*" $(ls ${place('layers')} | wc -l) >>${log}\n`;
+    fs.writeFileSync(fake as string, script, { mode: 0o755 });
+    await world.sh(`mount --bind ${fake} "$(readlink -f "$(command -v sync)")"`);
+    try {
+      await made('lazy', 'echo 1 >/x');
+      expect(fs.existsSync(log as string)).toBe(false);
+      await ok('run', '--name', 'careful', ...quiet, 'busybox', 'sh', '-c', 'echo 2 >/x');
+      await world.sh('minirun commit careful', { env: { MINIRUN_CONFIG: config as string } });
+      expect(fs.readFileSync(log as string, 'utf8')).toMatch(/^-f \S+\/\.staging-\S+ 2\n$/);
+    } finally {
+      await world.sh(`umount "$(readlink -f "$(command -v sync)")"`);
+    }
+  });
+
   describe('history', () => {
     test('each step with its size; what a stranger wrote cannot move the cursor', async () => {
       await made('one:1', 'head -c 1500 /dev/zero >/file', '-m', 'bad \u001b[2J end', '-c', 'CMD ["x"]');

@@ -6,6 +6,8 @@ const parse = (text: string) => parseSettings(text, '/etc/minirun/config.yaml');
 describe('the config file', () => {
   test('may be empty', async () => {
     expect(await parse('')).toEqual({ registries: {}, limits: {} });
+    expect(await parse('sync-layers: true')).toEqual({ registries: {}, limits: {}, syncLayers: true });
+    expect(await parse('sync-layers: false')).toEqual({ registries: {}, limits: {} });
     expect(await parse('registries:\nlimits: {}\n')).toEqual({ registries: {}, limits: {} });
   });
 
@@ -48,6 +50,7 @@ limits:
     ['registries: { x.example: { insecure: yes please } }', /neither true nor false/],
     ['registries: { x.example: { ca: ca.crt } }', /absolute path/],
     ['limits: { layer-size: many }', /layer-size/],
+    ['sync-layers: perhaps', /neither true nor false/],
     ['limits: { layer-size: 0 }', /layer-size/],
     ['limits: { layer-entries: 1.5 }', /layer-entries/],
   ])('refuses %s', async (text, message) => {
