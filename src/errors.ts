@@ -42,3 +42,8 @@ export class MinirunErrors extends MinirunError {
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
+
+/** Whether a system call has failed because the disk is full, or a quota reached. */
+export function isDiskFull(error: unknown): boolean {
+  return ['ENOSPC', 'EDQUOT'].includes((error as { code?: string } | undefined)?.code ?? '');
+}

@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import type { Readable } from 'node:stream';
 import type { Command } from 'commander';
-import { MinirunError, messageOf } from '../errors.ts';
+import { isDiskFull, messageOf, MinirunError } from '../errors.ts';
 
 /** `minirun export [-o FILE] CONTAINER` */
 export function registerExport(program: Command): void {
@@ -63,9 +63,7 @@ async function toFile(archive: Readable, output: string): Promise<void> {
     if (!isInPlace) fs.renameSync(part, output);
   } catch (error) {
     if (!isInPlace) fs.rmSync(part, { force: true });
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOSPC' || code === 'EDQUOT')
-      throw new MinirunError(`cannot write ${output}`, 'no space left on its disk', 'Free some');
+    if (isDiskFull(error)) throw new MinirunError(`cannot write ${output}`, 'no space left on its disk', 'Free some');
     throw error;
   }
 }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { MinirunError, messageOf } from '../errors.ts';
+import { isDiskFull, messageOf, MinirunError } from '../errors.ts';
 import { setStateRoot, stateRoot } from '../state/paths.ts';
 import { printable } from './output/printable.ts';
 import { version } from './version.ts';
@@ -182,8 +182,7 @@ async function help(program: Command, topic?: string): Promise<void> {
 
 /** What every command may meet that writes to the state directory. */
 function fullDisk(error: unknown): MinirunError | undefined {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code !== 'ENOSPC' && code !== 'EDQUOT') return undefined;
+  if (!isDiskFull(error)) return undefined;
   return new MinirunError(
     `cannot write to ${stateRoot()}`,
     'no space left on its disk',

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import zlib from 'node:zlib';
-import { MinirunError } from '../errors.ts';
+import { isDiskFull, MinirunError } from '../errors.ts';
 import { faultPoint } from '../host/fault.ts';
 import { parseChanges } from '../image/changes.ts';
 import { sweepImages } from '../image/collect.ts';
@@ -190,8 +190,7 @@ function hashing(): { stream: Transform; digest: () => string; length: () => num
 }
 
 function outOfSpace(error: unknown): MinirunError | undefined {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code !== 'ENOSPC' && code !== 'EDQUOT') return undefined;
+  if (!isDiskFull(error)) return undefined;
   return new MinirunError(
     'cannot commit the container',
     'no space left on the disk of the state directory',

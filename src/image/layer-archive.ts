@@ -1,6 +1,6 @@
 import { createHash, type Hash } from 'node:crypto';
 import fs from 'node:fs';
-import { MinirunError } from '../errors.ts';
+import { isDiskFull, MinirunError } from '../errors.ts';
 import { decompressed } from './compression.ts';
 import { type Descriptor, mediaTypes } from './manifest.ts';
 
@@ -15,8 +15,7 @@ export function append(fd: number, chunk: Uint8Array): void {
   try {
     for (let written = 0; written < chunk.length; ) written += fs.writeSync(fd, chunk, written);
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
+    if (!isDiskFull(error)) throw error;
     throw new MinirunError(
       'cannot keep the archive',
       'no space left on the disk of the state directory',

@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import { createHash } from 'node:crypto';
-import { MinirunError } from '../errors.ts';
+import { isDiskFull, MinirunError } from '../errors.ts';
 import { faultPoint } from '../host/fault.ts';
 import { claimed } from './claim.ts';
 import { sweepImages } from './collect.ts';
@@ -73,8 +73,7 @@ export async function pullImage(reference: Reference, options: PullOptions): Pro
 
 /** A full disk in plain words, wherever it was met. */
 function explained(error: unknown, reference: Reference): unknown {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code !== 'ENOSPC' && code !== 'EDQUOT') return error;
+  if (!isDiskFull(error)) return error;
   return new Unstorable(
     `cannot store ${familiarName(reference)}`,
     'no space left on the disk of the state directory',

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { unpackLayer } from './layer.ts';
+import { append } from './layer-archive.ts';
 import type { Descriptor } from './manifest.ts';
 import type { Staging } from './staging.ts';
 import type { StagedLayer } from './store.ts';
@@ -101,7 +102,7 @@ class KeptArchive implements AsyncIterable<Uint8Array> {
       );
     }
     this.hash.update(value);
-    this.keep(value);
+    append(this.fd, value);
     this.onBytes?.(this.length);
     return { done: false, value };
   }
@@ -112,20 +113,6 @@ class KeptArchive implements AsyncIterable<Uint8Array> {
     } catch (reason) {
       this.failure = { reason };
       throw reason;
-    }
-  }
-
-  private keep(chunk: Uint8Array): void {
-    try {
-      for (let written = 0; written < chunk.length; ) written += fs.writeSync(this.fd, chunk, written);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
-      throw new MinirunError(
-        'cannot keep the layer',
-        'no space left on the disk of the state directory',
-        'Free some, for example by minirun image prune',
-      );
     }
   }
 
