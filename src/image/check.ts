@@ -7,13 +7,12 @@ import { paths } from '../state/paths.ts';
 import { deadClaims } from './claim.ts';
 import { type InUse, sweepImages } from './collect.ts';
 import { decompressed } from './compression.ts';
+import { algorithmOf, digestOf, hexOf, shortDigest } from './digest.ts';
 import {
   blobDirectory,
   blobPlace,
   configDirectory,
   configPlace,
-  digestOf,
-  hexOf,
   type Index,
   layerDirectory,
   layerPlace,
@@ -119,12 +118,10 @@ function isStillNamed(index: Index, layers: Layers, { damaged = {} }: Problem): 
   return layer === undefined || index.layers[layer] !== undefined || usersOf(layers, layer).length > 0;
 }
 
-const short = (digest: string) => hexOf(digest).slice(0, 12);
-
 /** An image as a user knows it. */
 function called(index: Index, id: string): string {
   const [name] = namesOf(index, id);
-  return name === undefined ? `image ${short(id)}` : `image ${familiarName(parseReference(name))}`;
+  return name === undefined ? `image ${shortDigest(id)}` : `image ${familiarName(parseReference(name))}`;
 }
 
 /** The config of an image, when it is what its id says. */
@@ -165,7 +162,7 @@ function imageProblems(index: Index, layers: Layers): Problem[] {
     }
     const state = manifest === undefined ? undefined : manifestState(manifest);
     if (state !== undefined) {
-      const what = `${name}: its manifest ${short(manifest?.digest ?? '')} ${state}`;
+      const what = `${name}: its manifest ${shortDigest(manifest?.digest ?? '')} ${state}`;
       found.push({ what, remedy: repair, damaged: { manifestOf: id } });
     }
     return found;
@@ -183,20 +180,21 @@ function manifestState({ digest, size }: Descriptor): string | undefined {
 function layerProblems(index: Index, layers: Layers): Problem[] {
   return [...new Set([...[...layers.values()].flat(), ...Object.keys(index.layers)])].flatMap((diffId): Problem[] => {
     const users = usersOf(layers, diffId).map((id) => called(index, id));
-    const whose = users.length === 0 ? `layer ${short(diffId)}` : `layer ${short(diffId)} of ${users.join(', ')}`;
+    const whose =
+      users.length === 0 ? `layer ${shortDigest(diffId)}` : `layer ${shortDigest(diffId)} of ${users.join(', ')}`;
     const { blob } = index.layers[diffId] ?? {};
     if (!fs.statSync(layerPlace(diffId), { throwIfNoEntry: false })?.isDirectory()) {
       return [{ what: `${whose}: its directory is missing`, remedy: repair, damaged: { layer: diffId } }];
     }
     if (blob === undefined || fs.existsSync(blobPlace(blob.digest))) return [];
-    const what = `${whose}: its archive ${short(blob.digest)} is missing`;
+    const what = `${whose}: its archive ${shortDigest(blob.digest)} is missing`;
     return [{ what, remedy: repair, damaged: { blobOf: diffId } }];
   });
 }
 
 /** Compares an archive with its digest, and what is in it with the layer's. */
 async function readArchive(diffId: string, blob: Descriptor, signal?: AbortSignal): Promise<Problem | undefined> {
-  const name = `archive ${short(blob.digest)} of layer ${short(diffId)}`;
+  const name = `archive ${shortDigest(blob.digest)} of layer ${shortDigest(diffId)}`;
   const open = () => fs.createReadStream(blobPlace(blob.digest), { highWaterMark: 1 << 20, signal });
   const damage = (why: string): Problem => ({
     what: `${name} is damaged: ${why}`,
@@ -226,7 +224,7 @@ async function digestOfAll(
   source: AsyncIterable<Uint8Array>,
   like: string,
 ): Promise<{ digest: string; length: number }> {
-  const algorithm = like.slice(0, like.indexOf(':'));
+  const algorithm = algorithmOf(like);
   const hash = createHash(algorithm);
   let length = 0;
   for await (const chunk of source) {

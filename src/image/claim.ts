@@ -4,7 +4,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { bootId, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
 import { readJson, writeJson } from '../state/json.ts';
 import { paths } from '../state/paths.ts';
-import { hexOf, locked } from './index-file.ts';
+import { hexOf } from './digest.ts';
+import { locked } from './index-file.ts';
 import type { Staging } from './staging.ts';
 
 interface Claimant extends ProcessRef {

@@ -3,11 +3,11 @@ import path from 'node:path';
 import { MinirunError } from '../errors.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { paths } from '../state/paths.ts';
+import { hexOf, shortDigest } from './digest.ts';
 import {
   blobDirectory,
   configDirectory,
   configPlace,
-  hexOf,
   type Index,
   layerDirectory,
   locate,
@@ -124,7 +124,7 @@ function untag(
 ): Removal {
   const names = namesOf(index, id);
   const isTag = (each: string) => parseReference(each).digest === undefined;
-  const short = id.slice('sha256:'.length, 'sha256:'.length + 12);
+  const short = shortDigest(id);
   const refuse = (why: string, remedy: string) => new MinirunError(`cannot remove image "${name}"`, why, remedy);
   const remove = (gone: readonly string[]): Removal => {
     for (const each of gone) delete index.references[each];
@@ -178,7 +178,7 @@ function layersOf(id: string): string[] {
   if (config !== undefined) return config.rootfs.diff_ids;
   throw new MinirunError(
     'cannot clean up the images',
-    `the config of image ${hexOf(id).slice(0, 12)} is missing`,
+    `the config of image ${shortDigest(id)} is missing`,
     'See minirun system check',
   );
 }

@@ -1,8 +1,8 @@
-import { createHash } from 'node:crypto';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
 import { readJson, writeJson } from '../state/json.ts';
 import { paths } from '../state/paths.ts';
+import { algorithmOf, hexOf } from './digest.ts';
 import type { Descriptor, OciImageConfig } from './manifest.ts';
 import { canonicalName, isDigest, parseReference } from './reference.ts';
 
@@ -68,8 +68,6 @@ export async function locked<T>(change: () => T): Promise<T> {
   return withLock(change);
 }
 
-export const hexOf = (digest: string): string => digest.slice(digest.indexOf(':') + 1);
-
 export const configDirectory = (): string => path.join(paths.images(), 'configs');
 export const layerDirectory = (): string => path.join(paths.images(), 'layers');
 export const blobDirectory = (): string => path.join(paths.images(), 'blobs');
@@ -84,16 +82,12 @@ export const layerPlace = (diffId: string): string => path.join(layerDirectory()
 export function blobPlace(digest: string): string {
   // What is not a digest must never become a path (CVE-2024-3727).
   if (!isDigest(digest)) throw new MinirunError('invalid digest', JSON.stringify(digest.slice(0, 200)));
-  return path.join(blobDirectory(), digest.slice(0, digest.indexOf(':')), hexOf(digest));
+  return path.join(blobDirectory(), algorithmOf(digest), hexOf(digest));
 }
 
 /** The OCI config of an image that is here. */
 export function readConfig(id: string): OciImageConfig | undefined {
   return readIntact<OciImageConfig>(configPlace(id));
-}
-
-export function digestOf(content: string | Buffer): string {
-  return `sha256:${createHash('sha256').update(content).digest('hex')}`;
 }
 
 /** Every name of an image. */

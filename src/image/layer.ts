@@ -22,8 +22,6 @@ export interface UnpackedLayer {
 export interface UnpackOptions {
   /** By its first bytes when that is not said. */
   compression?: CompressionName;
-  /** What is refused as too much: bytes of all files, holes included, and entries; the config file's unless said. */
-  limits?: { bytes?: number; entries?: number };
   /** Called with every chunk as it is taken from the source. */
   onCompressed?: (chunk: Uint8Array) => void;
   signal?: AbortSignal;
@@ -65,12 +63,11 @@ export async function unpackLayer(
   directory: string,
   options: UnpackOptions = {},
 ): Promise<UnpackedLayer> {
-  const { signal, limits, whiteouts = true } = options;
+  const { signal, whiteouts = true } = options;
   const { layerEntries = mostEntries, layerSize } = (await readSettings()).limits;
   signal?.throwIfAborted();
   const helper = launch(['unshare', '--mount', '--', ownBinary, 'init'], { MINIRUN_INIT: '1' });
-  const allowed = { bytes: limits?.bytes ?? layerSize, entries: limits?.entries ?? layerEntries };
-  helper.send({ type: 'unpack', directory, whiteouts, limits: allowed });
+  helper.send({ type: 'unpack', directory, whiteouts, limits: { bytes: layerSize, entries: layerEntries } });
   const running = processRef(helper.pid);
   const aborted = abortion(signal);
   const feeder = new Feeder(helper, source, options);

@@ -5,6 +5,7 @@ import { readSettings } from '../state/settings.ts';
 import { type ArchiveFile, type ArchiveFiles, layoutDirectory, noImageArchive, readTar } from './archive-files.ts';
 import { claimed } from './claim.ts';
 import { sweepImages } from './collect.ts';
+import { hexOf, shortDigest } from './digest.ts';
 import type { Image } from './image.ts';
 import { locked } from './index-file.ts';
 import { unpackLayer } from './layer.ts';
@@ -374,7 +375,7 @@ function distinct(references: readonly Reference[]): Reference[] {
 /** Unpacks a layer into the store, unless it is there or another process is at it. */
 async function loadLayer(layer: FoundLayer, staging: Staging, { report, signal }: Options): Promise<void> {
   const { diffId } = layer;
-  const id = diffId.replace(/^\w+:/, '').slice(0, 12);
+  const id = shortDigest(diffId);
   const work = async () => {
     const file = await layer.open();
     const onBytes = (current: number) => report.layer?.(id, { phase: 'Extracting', current, total: file.size });
@@ -396,15 +397,13 @@ async function stageLayer(
   onBytes: (bytes: number) => void,
   signal?: AbortSignal,
 ): Promise<StagedLayer> {
-  const { limits } = await readSettings();
-  const place = `layer-${diffId.slice(diffId.indexOf(':') + 1)}`;
+  const place = `layer-${hexOf(diffId)}`;
   const directory = staging.newLayer(place);
   // One file may be several layers of an archive, but it moves into the store.
   const file = staging.file(`${place}.blob`);
   fs.linkSync(archived.file, file);
   let bytes = 0;
   const unpacked = await unpackLayer(fs.createReadStream(file, { highWaterMark: 1 << 20 }), directory, {
-    limits: { bytes: limits.layerSize, entries: limits.layerEntries },
     onCompressed: (chunk) => onBytes((bytes += chunk.length)),
     signal,
   }).catch((error: unknown) => {

@@ -1,16 +1,8 @@
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
-import {
-  blobPlace,
-  configPlace,
-  digestOf,
-  type Index,
-  layerPlace,
-  locked,
-  noSuchImage,
-  readIndex,
-} from './index-file.ts';
+import { algorithmOf, digestOf, hexOf } from './digest.ts';
+import { blobPlace, configPlace, type Index, layerPlace, locked, noSuchImage, readIndex } from './index-file.ts';
 import { writeHashed } from './layer-archive.ts';
 import { type Descriptor, type Manifest, mediaTypes, type OciImageConfig, type RawManifest } from './manifest.ts';
 import { packLayer } from './pack.ts';
@@ -129,7 +121,7 @@ function ociLayerType(mediaType: string): string {
 }
 
 async function packAgain(diffId: string, staging: Staging, signal?: AbortSignal): Promise<LayerFile> {
-  const file = staging.file(`packed-${diffId.slice(diffId.indexOf(':') + 1)}`);
+  const file = staging.file(`packed-${hexOf(diffId)}`);
   const { digest, size } = await writeHashed(packLayer(layerPlace(diffId)), file, signal);
   if (digest !== diffId) {
     throw new MinirunError(
@@ -144,7 +136,7 @@ async function packAgain(diffId: string, staging: Staging, signal?: AbortSignal)
 /** A file that is a piece of content of the store, checked while it is read. @throws MinirunError when it is damaged */
 export async function* readVerified({ descriptor, file }: LayerFile, signal?: AbortSignal): AsyncGenerator<Buffer> {
   const { digest, size } = descriptor;
-  const hash = createHash(digest.slice(0, digest.indexOf(':')));
+  const hash = createHash(algorithmOf(digest));
   let length = 0;
   for await (const chunk of fs.createReadStream(file, { highWaterMark: 1 << 20, signal }) as AsyncIterable<Buffer>) {
     hash.update(chunk);

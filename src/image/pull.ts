@@ -1,14 +1,15 @@
 import fs from 'node:fs';
-import { createHash } from 'node:crypto';
 import { isDiskFull, MinirunError } from '../errors.ts';
 import { faultPoint } from '../host/fault.ts';
 import { claimed } from './claim.ts';
 import { sweepImages } from './collect.ts';
+import { algorithmOf, digestOf, shortDigest } from './digest.ts';
 import type { Image } from './image.ts';
-import { hexOf, locked } from './index-file.ts';
+import { locked } from './index-file.ts';
 import { interruptible } from './interrupt.ts';
 import type { Descriptor, Manifest, OciImageConfig, Platform, RawManifest } from './manifest.ts';
 import { parseImageConfig, parseManifestDocument } from './manifest-document.ts';
+import { inParallel } from './parallel.ts';
 import { hostPlatform, isSamePlatform, platformName, selectManifest } from './platform.ts';
 import type { Report } from './progress.ts';
 import { canonicalName, familiarName, type Reference } from './reference.ts';
@@ -23,8 +24,6 @@ export interface PullOptions {
   platform?: Platform;
   /** The registry may speak plain HTTP or show a certificate of its own. */
   insecure?: boolean;
-  /** Another way to the image is open: do not insist when the registry cannot be reached. */
-  hasAlternative?: boolean;
   report: Report;
 }
 
@@ -36,8 +35,6 @@ export interface Pulled {
   isNew: boolean;
 }
 
-/** Layers that are fetched at once, as in docker. */
-const parallel = 3;
 const largestConfig = 8 * 1024 * 1024;
 /** An index may name further ones. */
 const deepestIndex = 4;
@@ -181,8 +178,7 @@ async function fetchConfig(repository: Repository, descriptor: Descriptor): Prom
   const parts: Uint8Array[] = [];
   for await (const chunk of repository.blob(descriptor)) parts.push(chunk);
   const config = Buffer.concat(parts);
-  const algorithm = descriptor.digest.slice(0, descriptor.digest.indexOf(':'));
-  const digest = `${algorithm}:${createHash(algorithm).update(config).digest('hex')}`;
+  const digest = digestOf(config, algorithmOf(descriptor.digest));
   if (digest !== descriptor.digest)
     throw new Damaged(
       'the image config is damaged',
@@ -229,21 +225,13 @@ async function fetchLayers(
 ): Promise<void> {
   const { report } = fetching;
   const queue = layers.map((descriptor, index) => ({ descriptor, diffId: diffIds[index] as string, index }));
-  for (const { descriptor } of queue) report.layer?.(shortDigest(descriptor), { phase: 'Pulling fs layer' });
-  let failure: unknown;
-  const worker = async () => {
-    for (let next = queue.shift(); next !== undefined && failure === undefined; next = queue.shift()) {
-      try {
-        await fetchLayer(repository, next, fetching);
-      } catch (error) {
-        // One that fails ends the others, which clean up before the first error is told.
-        failure ??= error;
-        failing.abort(error);
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: parallel }, worker));
-  if (failure !== undefined) throw failure as Error;
+  for (const { descriptor } of queue) report.layer?.(shortDigest(descriptor.digest), { phase: 'Pulling fs layer' });
+  // One that fails ends the others, which clean up before the first error is told.
+  await inParallel(
+    queue,
+    (layer) => fetchLayer(repository, layer, fetching),
+    (error) => failing.abort(error),
+  );
 }
 
 async function fetchLayer(
@@ -251,7 +239,7 @@ async function fetchLayer(
   { descriptor, diffId, index }: { descriptor: Descriptor; diffId: string; index: number },
   { staging, report, signal }: Fetching,
 ): Promise<void> {
-  const id = shortDigest(descriptor);
+  const id = shortDigest(descriptor.digest);
   const total = descriptor.size;
   const fetched = await claimed(
     diffId,
@@ -283,9 +271,4 @@ function atLayer(id: string, error: unknown): unknown {
   const Kind = error instanceof Damaged ? Damaged : Unstorable;
   const what = error.why === undefined ? error.what : `${error.what}: ${error.why}`;
   return new Kind(`cannot pull layer ${id}`, what, error.remedy, { code: error.code });
-}
-
-/** The first 12 digits of a blob's digest, by which docker names a layer. */
-function shortDigest({ digest }: Descriptor): string {
-  return hexOf(digest).slice(0, 12);
 }

@@ -1,18 +1,18 @@
 import { Readable } from 'node:stream';
 import zlib from 'node:zlib';
 import { MinirunError } from '../errors.ts';
+import { hexOf, shortDigest } from './digest.ts';
 import { locked, namesOf, readConfig, readIndex } from './index-file.ts';
 import { writeHashed } from './layer-archive.ts';
 import { type Descriptor, mediaTypes } from './manifest.ts';
 import { type LayerFile, makeManifest, outgoingImages, readVerified } from './oci-manifest.ts';
+import { inParallel } from './parallel.ts';
 import type { Report } from './progress.ts';
 import { canonicalName, parseReference, type Reference, shortName } from './reference.ts';
 import { openRepository, type Repository } from './registry/repository.ts';
 import { Staging } from './staging.ts';
 import { tagImage } from './store.ts';
 
-/** Layers on their way at once, as in docker. */
-const parallel = 3;
 /** Repositories that are asked for each layer. */
 const mostMounts = 3;
 
@@ -84,25 +84,15 @@ class LayerPusher {
     for (const layer of distinct) this.tell(layer, { phase: 'Preparing' });
     const pushed = new Map<string, LayerFile>();
     const mounts = await this.mountSources(distinct);
-    const waiting = [...distinct];
-    let failed: Error | undefined;
-    const worker = async () => {
-      for (let layer = waiting.shift(); layer !== undefined && failed === undefined; layer = waiting.shift()) {
-        try {
-          pushed.set(layer.diffId, await this.push(layer, mounts.get(layer.diffId) ?? []));
-        } catch (error) {
-          failed ??= error as Error;
-        }
-      }
-    };
     // All have ended before the staging directory goes.
-    await Promise.all(Array.from({ length: parallel }, worker));
-    if (failed !== undefined) throw failed;
+    await inParallel(distinct, async (layer) => {
+      pushed.set(layer.diffId, await this.push(layer, mounts.get(layer.diffId) ?? []));
+    });
     return layers.map(({ diffId }) => pushed.get(diffId) as LayerFile);
   }
 
   private tell({ diffId }: LayerFile, event: Parameters<NonNullable<Report['layer']>>[1]): void {
-    this.report.layer?.(diffId.slice(diffId.indexOf(':') + 1).slice(0, 12), event);
+    this.report.layer?.(shortDigest(diffId), event);
   }
 
   private async push(layer: LayerFile, mounts: readonly string[]): Promise<LayerFile> {
@@ -139,7 +129,7 @@ class LayerPusher {
   /** The same content gives the same bytes: the header that zlib writes has no name and no time. */
   private async compress(layer: LayerFile): Promise<LayerFile> {
     const { diffId } = layer;
-    const file = this.staging.file(`compressed-${diffId.slice(diffId.indexOf(':') + 1)}`);
+    const file = this.staging.file(`compressed-${hexOf(diffId)}`);
     const source = Readable.from(readVerified(layer, this.signal), { objectMode: false });
     const gzip = zlib.createGzip({ chunkSize: 1 << 18 });
     source.on('error', (error) => gzip.destroy(error));

@@ -56,14 +56,14 @@ function reasonOf(error: SourceUnavailable): string {
 /** Where an image may come from, in the order to ask: what its recipe says, or the registry of its name. */
 function sourcesOf(reference: Reference): Source[] {
   const recipe = findRecipe(reference);
-  if (recipe === undefined) return [registrySource(false)];
+  if (recipe === undefined) return [registrySource()];
   return recipe.sources.map((definition) => sourceOf(definition, recipe));
 }
 
 function sourceOf(definition: SourceDefinition, recipe: Recipe): Source {
   switch (definition.type) {
     case 'registry':
-      return registrySource(recipe.sources.length > 1);
+      return registrySource();
     case 'busybox':
       return busyboxSource(definition, recipe);
     case 'minirootfs':
@@ -78,7 +78,7 @@ function sourceOf(definition: SourceDefinition, recipe: Recipe): Source {
 }
 
 /** The registry of an image's own name. Loaded only when asked: an image that is made here needs no client. */
-function registrySource(hasAlternative: boolean): Source {
+function registrySource(): Source {
   return {
     isStandIn: false,
     isRegistry: true,
@@ -87,7 +87,7 @@ function registrySource(hasAlternative: boolean): Source {
       const { Damaged, Unstorable } = await import('./staged-layer.ts');
       const { RegistryError } = await import('./registry/failure.ts');
       try {
-        return (await pullImage(reference, { ...wanted, hasAlternative })).image;
+        return (await pullImage(reference, wanted)).image;
       } catch (error) {
         const isDamage = error instanceof Damaged || (error instanceof RegistryError && error.kind === 'damaged');
         const isOurs = !(error instanceof MinirunError) || error instanceof Unstorable;

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
+import { algorithmOf } from './digest.ts';
 import { unpackLayer } from './layer.ts';
 import { append } from './layer-archive.ts';
 import type { Descriptor } from './manifest.ts';
@@ -11,8 +12,7 @@ import type { StagedLayer } from './store.ts';
 export interface LayerArchive {
   source: AsyncIterable<Uint8Array>;
   mediaType: string;
-  /** Absent when the source gives no promise but the diffID. */
-  expected?: { digest: string; size: number };
+  expected: { digest: string; size: number };
   diffId: string;
 }
 
@@ -71,10 +71,10 @@ class KeptArchive implements AsyncIterable<Uint8Array> {
   constructor(
     file: string,
     source: AsyncIterable<Uint8Array>,
-    private readonly expected: { digest: string; size: number } | undefined,
+    private readonly expected: { digest: string; size: number },
     private readonly onBytes?: (bytes: number) => void,
   ) {
-    this.algorithm = expected?.digest.split(':')[0] ?? 'sha256';
+    this.algorithm = algorithmOf(expected.digest);
     this.hash = createHash(this.algorithm);
     this.chunks = source[Symbol.asyncIterator]();
     this.fd = fs.openSync(file, 'wx', 0o600);
@@ -94,7 +94,7 @@ class KeptArchive implements AsyncIterable<Uint8Array> {
       return { done: true, value: undefined };
     }
     this.length += value.length;
-    if (this.expected !== undefined && this.length > this.expected.size) {
+    if (this.length > this.expected.size) {
       throw new Damaged(
         'the layer is longer than announced',
         `it should have ${this.expected.size} bytes`,
@@ -122,7 +122,7 @@ class KeptArchive implements AsyncIterable<Uint8Array> {
       return await work();
     } catch (error) {
       if (this.failure !== undefined) throw this.failure.reason;
-      if (error instanceof Damaged || signal?.aborted || this.expected === undefined) throw error;
+      if (error instanceof Damaged || signal?.aborted) throw error;
       try {
         while (!this.ended) await this.next();
       } catch (second) {
@@ -137,10 +137,10 @@ class KeptArchive implements AsyncIterable<Uint8Array> {
   async verified(): Promise<string> {
     while (!this.ended) await this.next();
     const digest = `${this.algorithm}:${this.hash.digest('hex')}`;
-    if (this.expected !== undefined && this.length < this.expected.size) {
+    if (this.length < this.expected.size) {
       throw new Damaged('the layer is cut off', `it has ${this.length} of ${this.expected.size} bytes`, 'Try again');
     }
-    if (this.expected !== undefined && digest !== this.expected.digest) {
+    if (digest !== this.expected.digest) {
       throw new Damaged('the layer is damaged', `its digest is ${digest} and not ${this.expected.digest}`, 'Try again');
     }
     return digest;

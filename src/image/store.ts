@@ -2,12 +2,12 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
+import { digestOf } from './digest.ts';
 import type { Image } from './image.ts';
 import {
   blobPlace,
   configDirectory,
   configPlace,
-  digestOf,
   type Index,
   layerDirectory,
   layerPlace,

@@ -1,6 +1,7 @@
 import { containerUsage, volumeUsage } from '../../container/usage.ts';
 import { imageUsers } from '../../container/image-users.ts';
 import { shownStatus } from '../../container/status.ts';
+import { shortDigest } from '../../image/digest.ts';
 import { storeUsage } from '../../image/usage.ts';
 import { type Column, formatRows, renderTable } from './table.ts';
 import { humanDuration, humanSize } from './units.ts';
@@ -64,13 +65,12 @@ export async function detailsOf(): Promise<string> {
   const { images, archives } = storeUsage((id) => users.has(id));
   const now = Date.now();
   const since = (time: string) => `${humanDuration(Math.max(0, now - Date.parse(time)))} ago`;
-  const short = (digest: string) => digest.slice(digest.indexOf(':') + 1).slice(0, 12);
   const size = (bytes: number) => humanSize(bytes);
   const imageTable = renderTable(
     [
       { header: 'REPOSITORY', value: ({ repository }) => repository ?? '<none>' },
       { header: 'TAG', value: ({ tag }) => tag ?? '<none>' },
-      { header: 'IMAGE ID', value: ({ id }) => short(id) },
+      { header: 'IMAGE ID', value: ({ id }) => shortDigest(id) },
       { header: 'CREATED', value: ({ created }) => since(created) },
       { header: 'SIZE', value: (image) => size(image.size) },
       { header: 'SHARED SIZE', value: ({ shared }) => size(shared) },
@@ -101,8 +101,8 @@ export async function detailsOf(): Promise<string> {
   );
   const archiveTable = renderTable(
     [
-      { header: 'ARCHIVE', value: ({ digest }) => short(digest) },
-      { header: 'LAYER', value: ({ diffId }) => short(diffId) },
+      { header: 'ARCHIVE', value: ({ digest }) => shortDigest(digest) },
+      { header: 'LAYER', value: ({ diffId }) => shortDigest(diffId) },
       { header: 'SIZE', value: (archive) => size(archive.size) },
       { header: 'MEDIA TYPE', value: ({ mediaType }) => mediaType },
     ],

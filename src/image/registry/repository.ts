@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
 import { MinirunError } from '../../errors.ts';
 import { readSettings } from '../../state/settings.ts';
+import { algorithmOf, digestOf } from '../digest.ts';
 import type { Descriptor, RawManifest } from '../manifest.ts';
 import { mediaTypes } from '../manifest.ts';
 import { largestManifest } from '../manifest-document.ts';
@@ -148,7 +148,7 @@ export class Repository {
     for (const expected of [asked, said ?? undefined]) {
       if (expected === undefined) continue;
       if (!isDigest(expected)) throw this.damaged(about, 'it calls its manifest by what is no digest');
-      if (digestOf(body, expected) !== expected)
+      if (digestOf(body, algorithmOf(expected)) !== expected)
         throw this.damaged(about, `its manifest is not the one of ${expected}`);
     }
     return { digest: asked ?? digestOf(body), mediaType: mediaTypeOf(answer), body };
@@ -355,7 +355,7 @@ export class Repository {
     const answer = await this.request({ method: 'PUT', place, headers, body, about }, [200, 201]);
     await answer.discard();
     const said = answer.headers.get('docker-content-digest');
-    if (said !== null && isDigest(said) && digestOf(body, said) !== said)
+    if (said !== null && isDigest(said) && digestOf(body, algorithmOf(said)) !== said)
       throw this.damaged(about, `it has stored the manifest as ${said}, which is not its digest`);
     return isDigest(tagOrDigest) ? tagOrDigest : digestOf(body);
   }
@@ -525,12 +525,6 @@ function suffix(tagOrDigest: string): string {
 function checkedDigest(digest: string): string {
   if (!isDigest(digest)) throw new MinirunError(`invalid digest "${digest}"`);
   return digest;
-}
-
-/** The digest of bytes, by the algorithm of another digest. */
-function digestOf(body: Uint8Array, like = 'sha256:'): string {
-  const [algorithm = ''] = like.split(':');
-  return `${algorithm}:${createHash(algorithm).update(body).digest('hex')}`;
 }
 
 /** Content-Type without its parameters. */
