@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
 import { faultPoint, faultsOn } from './fault.ts';
+import { endDaemon } from './daemon.ts';
 import type { HostCommand, IpCommand, IptablesCommand, Step } from './steps.ts';
 import { runDirectly } from './tool.ts';
 import { removeTree } from './remove-tree.ts';
@@ -101,7 +102,36 @@ async function applyGroup(group: readonly Item[], done: Set<Step>): Promise<void
   }
   for (const item of group) done.add(item.step);
   if (first.tool === 'iptables') await restoreRules(group.map((item) => item.command as IptablesCommand));
-  else for (const item of group) applyFile(item.command);
+  else for (const item of group) await applyOne(item);
+}
+
+/** What no process can do together with its neighbours. */
+async function applyOne({ step, command }: Item): Promise<void> {
+  const argv = argvOf(command);
+  if (argv === undefined) return applyFile(command);
+  const [tool = '', ...args] = argv;
+  const { exitCode, stderr } = await runDirectly(tool, args);
+  if (exitCode === 0) return;
+  const why = stderr.trim().split('\n').at(-1);
+  throw new MinirunError(`cannot take step ${step.id} (${commandText(command)})`, why || `exit code ${exitCode}`);
+}
+
+/** The words of a command that is a process of its own; undefined where minirun itself does it. */
+function argvOf(command: HostCommand): string[] | undefined {
+  if (command.tool === 'sysctl' && command.netns !== undefined)
+    return [
+      'ip',
+      'netns',
+      'exec',
+      command.netns,
+      'sh',
+      '-c',
+      'echo "$0" >"$1"',
+      command.value,
+      sysctlFile(command.key),
+    ];
+  if (command.tool !== 'run' && command.tool !== 'daemon') return undefined;
+  return [...(command.netns === undefined ? [] : ['ip', 'netns', 'exec', command.netns]), ...command.argv];
 }
 
 /** Runs `ip` commands of one namespace in one process. */
@@ -111,7 +141,7 @@ async function ipBatch(
 ): Promise<{ index: number; message: string; stderr: string } | undefined> {
   const netns = commands[0]?.netns;
   const args = [...(netns === undefined ? [] : ['-n', netns]), ...options, '-batch', '-'];
-  const input = commands.map((command) => `${command.args.map(quote).join(' ')}\n`).join('');
+  const input = commands.map((command) => `${command.args.map(ownPid).map(quote).join(' ')}\n`).join('');
   const { exitCode, stderr } = await runDirectly('ip', args, input);
   if (exitCode === 0) return undefined;
   const line = /Command failed -:(\d+)/.exec(stderr);
@@ -121,6 +151,10 @@ async function ipBatch(
     .map((text) => text.replace(/^(RTNETLINK answers|Error): /, ''))
     .join('; ');
   return { index: line === null ? 0 : Number(line[1]) - 1, message, stderr };
+}
+
+function ownPid(word: string): string {
+  return word === '$$' ? String(process.pid) : word;
 }
 
 /** A word of an `ip -batch` line: it knows double quotes but no escapes. */
@@ -149,9 +183,14 @@ export function commandText(command: HostCommand): string {
     case 'ip':
       return `ip ${command.netns === undefined ? '' : `-n ${command.netns} `}${command.args.join(' ')}`;
     case 'iptables':
-      return `iptables -w -t ${command.table} ${command.args.map((arg) => (/\s/.test(arg) ? `"${arg}"` : arg)).join(' ')}`;
+      return `${command.family === 6 ? 'ip6tables' : 'iptables'} -w -t ${command.table} ${command.args.map((arg) => (/\s/.test(arg) ? `"${arg}"` : arg)).join(' ')}`;
     case 'sysctl':
-      return `sysctl -qw ${command.key}=${command.value}`;
+      return `${inNamespace(command)}sysctl -qw ${command.key}=${command.value}`;
+    case 'run':
+    case 'daemon':
+      return inNamespace(command) + command.argv.join(' ');
+    case 'end':
+      return `end the process of ${command.pidFile}`;
     case 'mkdir':
       return `mkdir -p ${command.path}`;
     case 'remove':
@@ -163,8 +202,27 @@ export function commandText(command: HostCommand): string {
   }
 }
 
-/** Rules of several tables as one transaction per table, in one process. */
+/** What a command begins with that runs in a namespace. */
+export function inNamespace({ netns }: { netns?: string }): string {
+  return netns === undefined ? '' : `ip netns exec ${netns} `;
+}
+
+/** Rules of several tables as one transaction per table, in one process for each of IPv4 and IPv6. */
 async function restoreRules(commands: readonly IptablesCommand[]): Promise<void> {
+  const families = [undefined, 6] as const;
+  const results = await Promise.allSettled(
+    families.map((family) =>
+      restoreFamily(
+        family,
+        commands.filter((command) => command.family === family),
+      ),
+    ),
+  );
+  for (const result of results) if (result.status === 'rejected') throw result.reason as Error;
+}
+
+async function restoreFamily(family: 6 | undefined, commands: readonly IptablesCommand[]): Promise<void> {
+  if (commands.length === 0) return;
   const tables = [...new Set(commands.map((command) => command.table))];
   const input = tables
     .map((table) => {
@@ -174,7 +232,11 @@ async function restoreRules(commands: readonly IptablesCommand[]): Promise<void>
       return `*${table}\n${rules.join('\n')}\nCOMMIT\n`;
     })
     .join('');
-  const { exitCode, stderr } = await runDirectly('iptables-restore', ['--noflush', '-w'], input);
+  const { exitCode, stderr } = await runDirectly(
+    family === 6 ? 'ip6tables-restore' : 'iptables-restore',
+    ['--noflush', '-w'],
+    input,
+  );
   if (exitCode !== 0) {
     throw new MinirunError(
       'cannot set the firewall rules',
@@ -204,12 +266,12 @@ function applyFile(command: HostCommand): void {
 }
 
 function sysctlFile(key: string): string {
-  return `/proc/sys/${key.replaceAll('.', '/')}`;
+  return `/proc/sys/${key.replaceAll('/', '\0').replaceAll('.', '/').replaceAll('\0', '.')}`;
 }
 
 /** Messages that say: there is nothing to take back. */
 const alreadyGone =
-  /Cannot find device|No such file or directory|does not exist|No such device|No such process|Cannot remove namespace file|does a matching rule exist|No chain\/target\/match|Bad rule|Cannot assign requested address|Chain .* does not exist|Directory not empty|CHAIN_DEL failed|CHAIN_USER_DEL failed|Couldn't load target/i;
+  /Cannot find device|No such file or directory|does not exist|No such device|No such process|Cannot remove namespace file|does a matching rule exist|No chain\/target\/match|Bad rule|Cannot assign requested address|Chain .* does not exist|Directory not empty|0 flow entries have been deleted|CHAIN_DEL failed|CHAIN_USER_DEL failed|Couldn't load target/i;
 
 /**
  * Undoes steps, newest first, and goes on after every error. What is gone already is no error.
@@ -253,7 +315,16 @@ async function undoGroup(group: readonly Item[], errors: Error[]): Promise<void>
       errors,
     );
   } else {
-    for (const item of group) applyFile(item.command);
+    for (const item of group) await undoOne(item, errors);
+  }
+}
+
+async function undoOne(item: Item, errors: Error[]): Promise<void> {
+  try {
+    if (item.command.tool === 'end') await endDaemon(item.command.pidFile);
+    else await applyOne(item);
+  } catch (error) {
+    if (!alreadyGone.test(messageOf(error))) errors.push(error as Error);
   }
 }
 
@@ -263,7 +334,12 @@ async function undoRules(commands: readonly IptablesCommand[], errors: Error[]):
     await restoreRules(commands);
   } catch {
     for (const command of commands) {
-      const { exitCode, stderr } = await runDirectly('iptables', ['-w', '-t', command.table, ...command.args]);
+      const { exitCode, stderr } = await runDirectly(command.family === 6 ? 'ip6tables' : 'iptables', [
+        '-w',
+        '-t',
+        command.table,
+        ...command.args,
+      ]);
       if (exitCode !== 0 && !alreadyGone.test(stderr))
         errors.push(new MinirunError('cannot remove a firewall rule', stderr.trim()));
     }

@@ -1,4 +1,4 @@
-import { commandText } from './executor.ts';
+import { commandText, inNamespace } from './executor.ts';
 import type { HostCommand, Step } from './steps.ts';
 
 /** A part of a script: some steps under a heading. */
@@ -104,7 +104,12 @@ function applyLines(command: HostCommand): string[] {
     case 'process':
       return command.script.split('\n').map((line) => (line === '' ? '' : `  ${line}`));
     case 'sysctl':
-      return [`  sysctl -qw ${word(`${command.key}=${command.value}`)}`];
+      return [`  ${inNamespace(command)}sysctl -qw ${word(`${command.key}=${command.value}`)}`];
+    case 'run':
+    case 'daemon':
+      return [`  ${inNamespace(command)}${command.argv.map(word).join(' ')}`];
+    case 'end':
+      return [`  [ ! -s ${word(command.pidFile)} ] || kill "$(cat ${word(command.pidFile)})"`];
     default:
       return [`  ${commandText(command)}`];
   }

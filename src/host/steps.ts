@@ -23,27 +23,61 @@ export type HostCommand =
   | FileCommand
   | DirectoryCommand
   | RemoveCommand
+  | RunCommand
+  | DaemonCommand
+  | EndDaemonCommand
   | ProcessCommand;
 
-/** `ip ARGS`, or `ip -n NETNS ARGS`. */
+/**
+ * `ip ARGS`, or `ip -n NETNS ARGS`. The word `$$` stands for the process that applies it, as in a shell: `netns $$` is the
+ * network namespace of whoever runs this.
+ */
 export interface IpCommand {
   tool: 'ip';
   netns?: string;
   args: string[];
 }
 
-/** `iptables -t TABLE ARGS`. */
+export type Table = 'filter' | 'nat' | 'raw';
+
+/** `iptables -t TABLE ARGS`, or `ip6tables`. */
 export interface IptablesCommand {
   tool: 'iptables';
-  table: 'filter' | 'nat';
+  family?: 6;
+  table: Table;
   args: string[];
 }
 
-/** `sysctl -w KEY=VALUE` in the host's namespaces. */
+/** `sysctl -w KEY=VALUE` on the host, or in a named network namespace. `/` stands for a dot inside a part of the key. */
 export interface SysctlCommand {
   tool: 'sysctl';
+  netns?: string;
   key: string;
   value: string;
+}
+
+/** Any other tool of the host, run to its end: tc, conntrack. In a named network namespace where one is given. */
+export interface RunCommand {
+  tool: 'run';
+  netns?: string;
+  argv: string[];
+}
+
+/**
+ * A program that goes into the background by itself once it is ready, and writes its pid to `pidFile`, whose path is among
+ * its arguments: that tells it from another process that has got the same pid.
+ */
+export interface DaemonCommand {
+  tool: 'daemon';
+  netns?: string;
+  argv: string[];
+  pidFile: string;
+}
+
+/** Ends a daemon and waits until it has ended. */
+export interface EndDaemonCommand {
+  tool: 'end';
+  pidFile: string;
 }
 
 /** A file with this content; an existing one is written in place. */
@@ -85,6 +119,10 @@ export function ipIn(netns: string, ...args: string[]): IpCommand {
   return { tool: 'ip', netns, args };
 }
 
-export function iptables(table: 'filter' | 'nat', ...args: string[]): IptablesCommand {
+export function iptables(table: Table, ...args: string[]): IptablesCommand {
   return { tool: 'iptables', table, args };
+}
+
+export function ip6tables(table: Table, ...args: string[]): IptablesCommand {
+  return { tool: 'iptables', family: 6, table, args };
 }
