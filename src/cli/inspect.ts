@@ -82,8 +82,8 @@ const describers: Record<Type, (name: string) => Promise<object | undefined>> = 
   async network(name) {
     const { describeNetwork, findNetwork } = await import('../network/manage.ts');
     const { listNetworks } = await import('../network/store.ts');
-    const { readContainer } = await import('../container/store.ts');
+    const { membersOf } = await import('../container/networks.ts');
     if (!listNetworks().some((each) => each.name === name || each.id.startsWith(name))) return undefined;
-    return describeNetwork(findNetwork(name), (id) => readContainer(id)?.definition.name ?? id.slice(0, 12));
+    return describeNetwork(findNetwork(name), membersOf);
   },
 };

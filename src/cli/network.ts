@@ -7,18 +7,27 @@ const collect = (value: string, previous: string[]): string[] => [...previous, v
 
 /** `minirun network COMMAND` */
 export function registerNetwork(program: Command): void {
-  const network = program.command('network').summary('Create, list, show and remove networks');
+  const network = program.command('network').summary('Create, list, show, change and remove networks');
   registerCreate(network);
   registerList(network);
   registerInspect(network);
   registerRemove(network);
+  registerConnect(network);
+  registerDisconnect(network);
+  registerReload(network);
   registerPrune(network);
 }
 
 interface CreateOptions {
   driver: string;
-  subnet?: string;
-  gateway?: string;
+  subnet: string[];
+  gateway: string[];
+  ipRange: string[];
+  auxAddress: string[];
+  ipv6?: boolean;
+  internal?: boolean;
+  isolate: string;
+  route: string[];
   label: string[];
   opt: string[];
   explain?: boolean;
@@ -32,32 +41,45 @@ function registerCreate(network: Command): void {
       'Create a network: a bridge with a range of addresses, from which all of its containers reach each other and the outside',
     )
     .argument('<name>', 'name of the network')
-    .option('-d, --driver <driver>', 'bridge', 'bridge')
-    .option('--subnet <range>', 'IPv4 range in CIDR form (default: a free one)')
-    .option('--gateway <address>', "the host's address in it (default: the first)")
+    .option('-d, --driver <driver>', 'bridge, or macvlan: on the wire of an interface of the host', 'bridge')
+    .option('--subnet <range>', 'range in CIDR form, IPv4 or IPv6 (repeatable; default: a free IPv4 one)', collect, [])
+    .option('--gateway <address>', "the host's address in a range (repeatable; default: the first)", collect, [])
+    .option('--ip-range <range>', 'hand out addresses of this part of a range only (repeatable)', collect, [])
+    .option('--aux-address <name=address>', 'never hand this address out (repeatable)', collect, [])
+    .option('--ipv6', 'an IPv6 range, too: a private one of its own unless --subnet names one')
+    .option('--internal', 'no way out of it and none into it')
+    .option('--isolate <bool>', 'false: other networks and machines that have a route to it get in', 'true')
+    .option('--route <destination,gateway>', 'route that every container gets (repeatable)', collect, [])
     .option('--label <key[=value]>', 'label (repeatable)', collect, [])
     .option(
       '-o, --opt <key=value>',
-      'bridge=NAME names the bridge; docker’s com.docker.network.bridge.name does too',
+      'bridge=NAME, mtu=BYTES, masquerade=false, icc=false, inhibit_ipv4=true (the host gets no address), parent=INTERFACE; docker’s long names too (repeatable)',
       collect,
       [],
     )
     .option('--explain', 'print the steps as a shell script instead of taking them')
     .action(async (name: string, options: CreateOptions) => {
-      if (options.driver !== 'bridge')
+      if (options.isolate !== 'true' && options.isolate !== 'false')
         throw new MinirunError(
-          `invalid --driver "${options.driver}"`,
-          'it is not built yet',
-          'Give bridge, or leave it out',
+          `invalid --isolate "${options.isolate}"`,
+          'it is neither true nor false',
+          'Give true or false',
         );
       await recoverFirst();
       const { createNetwork, draftNetwork } = await import('../network/manage.ts');
       const { parseLabel } = await import('../container/options.ts');
       const request = {
         name,
-        subnet: options.subnet,
-        gateway: options.gateway,
-        bridge: bridgeOf(options.opt),
+        driver: options.driver,
+        subnets: options.subnet,
+        gateways: options.gateway,
+        ranges: options.ipRange,
+        reserved: options.auxAddress,
+        ipv6: options.ipv6 === true,
+        internal: options.internal === true,
+        isolate: options.isolate === 'true',
+        routes: options.route,
+        options: options.opt,
         labels: Object.fromEntries(options.label.map(parseLabel)),
       };
       if (options.explain === true) {
@@ -69,15 +91,66 @@ function registerCreate(network: Command): void {
     });
 }
 
-function bridgeOf(options: readonly string[]): string | undefined {
-  let bridge: string | undefined;
-  for (const option of options) {
-    const match = /^(?:com\.docker\.network\.bridge\.name|bridge)=(.*)$/.exec(option);
-    if (match === null)
-      throw new MinirunError(`invalid --opt "${option}"`, 'it is not built yet', 'Known is bridge=NAME');
-    bridge = match[1];
-  }
-  return bridge;
+interface ConnectOptions {
+  ip?: string;
+  ip6?: string;
+  macAddress?: string;
+  alias: string[];
+  ifname?: string;
+  gwPriority?: string;
+}
+
+function registerConnect(network: Command): void {
+  network
+    .command('connect')
+    .summary('Put a container into a further network')
+    .argument('<network>', 'name or id of the network')
+    .argument('<container>', 'name or id of the container, running or not')
+    .option('--ip <address>', 'IPv4 address')
+    .option('--ip6 <address>', 'IPv6 address')
+    .option('--mac-address <mac>', 'MAC address')
+    .option('--alias <name>', 'further name in the network (repeatable)', collect, [])
+    .option('--ifname <name>', 'name of the interface (default: the next ethN)')
+    .option('--gw-priority <number>', 'the default route goes through the network with the highest')
+    .action(async (name: string, container: string, options: ConnectOptions) => {
+      await recoverFirst();
+      const { parseAttachments } = await import('../network/options.ts');
+      const { connectContainer } = await import('../container/networks.ts');
+      const { ifname, gwPriority } = options;
+      const fields = [
+        ifname === undefined ? [] : `ifname=${ifname}`,
+        gwPriority === undefined ? [] : `gw_priority=${gwPriority}`,
+      ];
+      const request = { ...options, network: [`${name}:${fields.flat().join(',')}`], networkAlias: options.alias };
+      const [attachment] = parseAttachments(request, (each) => each);
+      if (attachment !== undefined) await connectContainer(name, container, attachment);
+    });
+}
+
+function registerDisconnect(network: Command): void {
+  network
+    .command('disconnect')
+    .summary('Take a container out of a network')
+    .argument('<network>', 'name or id of the network')
+    .argument('<container>', 'name or id of the container, running or not')
+    .option('-f, --force', 'taken for docker’s sake')
+    .action(async (name: string, container: string) => {
+      await recoverFirst();
+      const { disconnectContainer } = await import('../container/networks.ts');
+      await disconnectContainer(name, container);
+    });
+}
+
+function registerReload(network: Command): void {
+  network
+    .command('reload')
+    .summary('Put back rules, bridges and ports that somebody has taken away')
+    .description('Put back what is missing of all networks, for example after "iptables -F" or a reload of firewalld')
+    .action(async () => {
+      await recoverFirst();
+      const { reload } = await import('../container/networks.ts');
+      for (const name of await reload()) process.stdout.write(`${name}\n`);
+    });
 }
 
 function registerList(network: Command): void {
@@ -127,11 +200,26 @@ function registerList(network: Command): void {
           { name: 'Name', header: 'NAME', value: ({ name }: Network) => name },
           { name: 'Driver', header: 'DRIVER', value: ({ driver }: Network) => driver },
           { name: 'Scope', header: 'SCOPE', value: () => 'local' },
-          { name: 'Subnet', header: 'SUBNET', value: ({ subnet }: Network) => subnet, hidden: true },
-          { name: 'Gateway', header: 'GATEWAY', value: ({ gateway }: Network) => gateway, hidden: true },
+          {
+            name: 'Subnet',
+            header: 'SUBNET',
+            value: ({ subnets }: Network) => subnets.map(({ subnet }) => subnet).join(','),
+            hidden: true,
+          },
+          {
+            name: 'Gateway',
+            header: 'GATEWAY',
+            value: ({ subnets }: Network) => subnets.map(({ gateway }) => gateway).join(','),
+            hidden: true,
+          },
           { name: 'Bridge', header: 'BRIDGE', value: ({ bridge }: Network) => bridge, hidden: true },
-          { name: 'IPv6', header: 'IPV6', value: () => 'false', hidden: true },
-          { name: 'Internal', header: 'INTERNAL', value: () => 'false', hidden: true },
+          {
+            name: 'IPv6',
+            header: 'IPV6',
+            value: ({ subnets }: Network) => String(subnets.some(({ subnet }) => subnet.includes(':'))),
+            hidden: true,
+          },
+          { name: 'Internal', header: 'INTERNAL', value: ({ internal }: Network) => String(internal), hidden: true },
           {
             name: 'Labels',
             header: 'LABELS',
@@ -163,8 +251,8 @@ function registerInspect(network: Command): void {
       await recoverFirst();
       const { describeNetwork, findNetwork } = await import('../network/manage.ts');
       const { inspectAll } = await import('./inspect.ts');
-      const nameOf = await containerNames();
-      await inspectAll(references, format, (reference) => describeNetwork(findNetwork(reference), nameOf));
+      const { membersOf } = await import('../container/networks.ts');
+      await inspectAll(references, format, (reference) => describeNetwork(findNetwork(reference), membersOf));
     });
 }
 
@@ -179,12 +267,12 @@ function registerRemove(network: Command): void {
       await recoverFirst();
       const { findNetwork, removeNetwork } = await import('../network/manage.ts');
       const { listNetworks } = await import('../network/store.ts');
-      const nameOf = await containerNames();
+      const { containerName } = await import('../container/networks.ts');
       const isThere = (reference: string) =>
         listNetworks().some(({ name, id }) => name === reference || id.startsWith(reference));
       await forEach(references, async (reference) => {
         if (force === true && !isThere(reference)) return;
-        await removeNetwork(findNetwork(reference).name, nameOf);
+        await removeNetwork(findNetwork(reference).name, containerName);
       });
     });
 }
@@ -208,10 +296,10 @@ function registerPrune(network: Command): void {
         (each) => !each.automatic && Object.keys(each.leases).length === 0 && passes(each),
       );
       if (unused.length > 0) process.stdout.write('Deleted Networks:\n');
-      const nameOf = await containerNames();
+      const { containerName } = await import('../container/networks.ts');
       await forEach(
         unused.map(({ name }) => name),
-        (name) => removeNetwork(name, nameOf),
+        (name) => removeNetwork(name, containerName),
       );
       if (unused.length > 0) process.stdout.write('\n');
     });
@@ -222,10 +310,4 @@ async function recoverFirst(): Promise<void> {
   await reconcileFirst();
   const { finishInterruptedChanges } = await import('../network/manage.ts');
   await finishInterruptedChanges();
-}
-
-/** What to call the container with an id. */
-async function containerNames(): Promise<(id: string) => string> {
-  const { readContainer } = await import('../container/store.ts');
-  return (id) => readContainer(id)?.definition.name ?? id.slice(0, 12);
 }

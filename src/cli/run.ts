@@ -30,8 +30,16 @@ function containerOptions(command: Command): Command {
     .option('-u, --user <user[:group]>', 'user to run as: name or id')
     .option('--entrypoint <command>', "run this instead of the image's entrypoint")
     .option('-h, --hostname <name>', 'hostname')
-    .option('--network, --net <network>', 'minirun0, none, host, container:NAME, or a network')
+    .option(
+      '--network, --net <network>',
+      'none, host, container:NAME, or NAME[:ip=,ip6=,mac=,ifname=,alias=,gw_priority=] (repeatable; default: minirun0)',
+      collect,
+    )
     .option('--ip <address>', 'IPv4 address in the network')
+    .option('--ip6 <address>', 'IPv6 address in the network')
+    .option('--mac-address <mac>', 'MAC address of its interface')
+    .option('--network-alias <name>', 'further name in the network (repeatable)', collect)
+    .option('--router', 'let it pass packets on between its interfaces')
     .option('--dns <address>', 'DNS server (repeatable)', collect)
     .option('--dns-search <domain>', 'DNS search domain (repeatable)', collect)
     .option('--dns-option <option>', 'resolver option (repeatable)', collect)
@@ -181,8 +189,12 @@ function toRequest(first: string | undefined, rest: string[], options: Options):
     user: text('user'),
     entrypoint: text('entrypoint'),
     hostname: text('hostname'),
-    network: text('network') ?? text('net'),
+    network: [...list('network'), ...list('net')],
     ip: text('ip'),
+    ip6: text('ip6'),
+    macAddress: text('macAddress'),
+    networkAlias: list('networkAlias'),
+    router: options.router === true,
     dns: list('dns'),
     dnsSearch: list('dnsSearch'),
     dnsOption: list('dnsOption'),

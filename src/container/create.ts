@@ -9,9 +9,10 @@ import { removeTree } from '../host/remove-tree.ts';
 import type { Image, ImageConfig, PullPolicy } from '../image/image.ts';
 import type { Platform } from '../image/manifest.ts';
 import type { OpenReport } from '../image/resolve.ts';
-import { parseAddress } from '../network/address.ts';
-import { defaultNetworkName } from '../network/definition.ts';
+import { parseSubnet } from '../network/address.ts';
+import { type Attachment, defaultNetworkName } from '../network/definition.ts';
 import { hasIpv6 } from '../network/facts.ts';
+import { parseAttachments } from '../network/options.ts';
 import { requireNetwork } from '../network/store.ts';
 import { writeJson } from '../state/json.ts';
 import { settled } from '../state/lock.ts';
@@ -39,6 +40,7 @@ import {
 } from './options.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
+import { hasOwnNetwork } from './networking.ts';
 import { openFilesHardLimit } from './start.ts';
 import { containerFiles, findId, namePattern, reserveName, writeState } from './store.ts';
 import { readTextFile } from './text-file.ts';
@@ -58,8 +60,13 @@ export interface ContainerRequest {
   user?: string;
   entrypoint?: string;
   hostname?: string;
-  network?: string;
+  network: string[];
   ip?: string;
+  ip6?: string;
+  macAddress?: string;
+  networkAlias: string[];
+  /** It passes packets on between its interfaces. */
+  router: boolean;
   dns: string[];
   dnsSearch: string[];
   dnsOption: string[];
@@ -106,12 +113,15 @@ export interface Draft {
 export async function draftContainer(request: ContainerRequest): Promise<Draft> {
   const id = randomBytes(32).toString('hex');
   const name = request.name === undefined ? undefined : checkName(request.name.replace(/^\//, ''), namePattern);
-  const network = checkNetwork(request);
-  const ownNetwork = network !== 'host' && !network.startsWith('container:');
+  const { network, attachments } = checkNetworks(request);
+  const ownNetwork = hasOwnNetwork({ network });
   const mounts = checkedMounts(request);
   const security = parseSecurityOptions(request.securityOpt);
   const rlimits = request.ulimit.map(parseUlimit);
-  const sysctl = Object.fromEntries(request.sysctl.map((text) => parseSysctl(text, ownNetwork)));
+  const sysctl = Object.fromEntries([
+    ...(request.router ? forwarding(ownNetwork) : []),
+    ...request.sysctl.map((text) => parseSysctl(text, ownNetwork)),
+  ]);
   const restart = parseRestart(request.restart);
   if (request.autoRemove && restart.name !== 'no') {
     throw new MinirunError(
@@ -185,7 +195,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     entrypoint,
     command,
     network,
-    address: request.ip,
+    attachments,
     dns: request.dns,
     dnsSearch: request.dnsSearch,
     dnsOptions: request.dnsOption,
@@ -232,8 +242,6 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     labels: definition.labels,
     openFilesHard: openFilesHardLimit(),
     ownNetwork,
-    ifnames: network === 'none' || !ownNetwork ? [] : ['eth0'],
-    ipv6: hasIpv6(),
   });
   return { definition, spec };
 }
@@ -391,43 +399,80 @@ function checkedMounts(request: ContainerRequest): OciMount[] {
   return mounts;
 }
 
-function checkNetwork(request: ContainerRequest): string {
-  const network =
-    request.network === undefined || request.network === 'default' || request.network === 'bridge'
-      ? defaultNetworkName
-      : request.network;
-  if (request.ip !== undefined) parseAddress(request.ip);
-  const shared = network === 'host' || network.startsWith('container:');
-  if (request.ip !== undefined && (shared || network === 'none')) {
+/** `--router`: settings that make a container pass packets on. */
+function forwarding(ownNetwork: boolean): [string, string][] {
+  if (!ownNetwork) {
     throw new MinirunError(
-      `--ip does not go with --network ${network}`,
-      'the container gets no address there',
-      'Leave --ip out, or choose another network',
+      '--router needs a network of its own',
+      "the container shares another's, whose settings it would change",
+      'Leave it out, or give the container a network',
       { code: 125 },
     );
   }
-  if (shared && request.hostname !== undefined && network !== 'host') {
-    throw new MinirunError(
+  const keys = ['net.ipv4.ip_forward', ...(hasIpv6() ? ['net.ipv6.conf.all.forwarding'] : [])];
+  return keys.map((key) => [key, '1']);
+}
+
+/** The networks that were asked for, all of which exist. */
+function checkNetworks(request: ContainerRequest): { network: string; attachments: Attachment[] } {
+  const given = request.network.length > 0 ? request.network : [defaultNetworkName];
+  const alone = given.find((text) => text === 'none' || text === 'host' || text.startsWith('container:'));
+  if (alone !== undefined) return { network: checkAlone(alone, given, request), attachments: [] };
+  const canonical = (name: string) => (name === 'default' || name === 'bridge' ? defaultNetworkName : name);
+  const attachments = parseAttachments({ ...request, network: given }, canonical);
+  for (const { network, ip, ip6, aliases: _aliases } of attachments) {
+    if (network === defaultNetworkName) continue;
+    const { subnets } = requireNetwork(network);
+    for (const [address, family] of [
+      [ip, 4],
+      [ip6, 6],
+    ] as const) {
+      if (address === undefined || subnets.some(({ subnet }) => parseSubnet(subnet).family === family)) continue;
+      throw new MinirunError(
+        `cannot use address ${address}`,
+        `network "${network}" has no IPv${family} subnet`,
+        'Choose another network, or leave the address out',
+        { code: 125 },
+      );
+    }
+  }
+  return { network: (attachments[0] as Attachment).network, attachments };
+}
+
+/** `none`, `host`, `container:NAME`, with which nothing else goes. */
+function checkAlone(network: string, given: readonly string[], request: ContainerRequest): string {
+  const refuse = (what: string, why: string, remedy: string) => new MinirunError(what, why, remedy, { code: 125 });
+  if (given.length > 1)
+    throw refuse(
+      `--network ${network} does not go with other networks`,
+      'it stands for all there is to have',
+      'Leave the others out',
+    );
+  const options: [string, boolean][] = [
+    ['--ip', request.ip !== undefined],
+    ['--ip6', request.ip6 !== undefined],
+    ['--mac-address', request.macAddress !== undefined],
+    ['--network-alias', request.networkAlias.length > 0],
+  ];
+  const option = options.find(([, used]) => used)?.[0];
+  if (option !== undefined)
+    throw refuse(
+      `${option} does not go with --network ${network}`,
+      'the container gets no address there',
+      `Leave ${option} out, or choose another network`,
+    );
+  if (!network.startsWith('container:')) return network;
+  if (request.hostname !== undefined)
+    throw refuse(
       '--hostname does not go with --network container:NAME',
       'both containers have one name in the network',
       'Leave -h out',
-      { code: 125 },
     );
-  }
-  if (network.startsWith('container:')) {
-    const other = network.slice('container:'.length);
-    const id = findId(other);
-    if (id === undefined)
-      throw new MinirunError(
-        `cannot join the network of container "${other}"`,
-        'there is no such container',
-        'See minirun ps',
-        { code: 125 },
-      );
-    return `container:${id}`;
-  }
-  if (!shared && network !== 'none' && network !== defaultNetworkName) requireNetwork(network);
-  return network;
+  const other = network.slice('container:'.length);
+  const id = findId(other);
+  if (id === undefined)
+    throw refuse(`cannot join the network of container "${other}"`, 'there is no such container', 'See minirun ps');
+  return `container:${id}`;
 }
 
 function checkServer(server: string): void {

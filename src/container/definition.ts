@@ -1,6 +1,6 @@
 import type { ProcessRef } from '../host/process.ts';
 import type { ImageConfig } from '../image/image.ts';
-import type { Endpoint } from '../network/definition.ts';
+import type { Attachment, Endpoint, PublishedPort } from '../network/definition.ts';
 
 /** `--restart`. */
 export interface RestartPolicy {
@@ -19,7 +19,10 @@ export interface Volume {
   copy: boolean;
 }
 
-/** What a container is, beside its OCI spec: `containers/<id>/definition.json`. Never changes but for the name. */
+/**
+ * What a container is, beside its OCI spec: `containers/<id>/definition.json`. Only its name and its networks ever change,
+ * under the lock.
+ */
 export interface Definition {
   schema: 1;
   /** 64 hexadecimal digits. */
@@ -36,9 +39,11 @@ export interface Definition {
   rootfs?: string;
   entrypoint: string[];
   command: string[];
-  /** `none`, `host`, `container:ID` or the name of a network. */
+  /** `none`, `host`, `container:ID` or the name of its first network. */
   network: string;
-  /** `--ip`. */
+  /** Its networks, in the order of its interfaces. Absent in containers of minirun 0.3, which have one: see `attachmentsOf`. */
+  attachments?: Attachment[];
+  /** `--ip`, of minirun 0.3. */
   address?: string;
   dns: string[];
   dnsSearch: string[];
@@ -84,6 +89,8 @@ export interface ContainerState {
   /** Name of its network namespace under /run/netns, when it has one of its own. */
   netns?: string;
   endpoints: Endpoint[];
+  /** Ports of the host that lead to it. */
+  ports?: PublishedPort[];
   exitCode: number;
   /** RFC 3339; empty before. */
   startedAt: string;

@@ -1,16 +1,43 @@
 import fs from 'node:fs';
 import type { Step } from '../host/steps.ts';
+import { addressesOf, gatewayEndpoint } from '../network/attach.ts';
+import type { Endpoint } from '../network/definition.ts';
 import type { Definition } from './definition.ts';
 import type { Container } from './store.ts';
 import { containerFiles } from './store.ts';
 
 const loopback = '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n';
 
-/** Content of the container's /etc/hosts: loopback, `--add-host`, and its own names once its address is known. */
-export function hostsContent(definition: Definition, hostname: string, address?: string): string {
-  const added = definition.addHosts.map(([ip, name]) => `${ip}\t${name}\n`).join('');
-  const own = address === undefined ? '' : `${address}\t${[...new Set([hostname, definition.name])].join(' ')}\n`;
-  return loopback + added + own;
+/**
+ * Content of the container's /etc/hosts: loopback, `--add-host`, and its own names once its addresses are known.
+ * `host-gateway` stands for the host as the container sees it.
+ */
+export function hostsContent(definition: Definition, hostname: string, endpoints: readonly Endpoint[]): string {
+  const gateway = gatewayEndpoint(endpoints, 'ipv4')?.ipv4?.gateway ?? '127.0.0.1';
+  const added = definition.addHosts.map(([ip, name]) => `${ip === 'host-gateway' ? gateway : ip}\t${name}\n`).join('');
+  const names = [...new Set([hostname, definition.name])].join(' ');
+  const own = endpoints.flatMap(addressesOf).map(({ address }) => `${address}\t${names}\n`);
+  return loopback + added + own.join('');
+}
+
+/** The step that completes /etc/hosts when the addresses are known. */
+export function planOwnName(definition: Definition, hostname: string, endpoints: readonly Endpoint[]): Step[] {
+  if (endpoints.length === 0) return [];
+  return [
+    {
+      id: 'etc.hosts',
+      why: "The container's own name stands for its addresses.",
+      apply: [
+        {
+          tool: 'file',
+          path: containerFiles(definition.id).hosts,
+          content: hostsContent(definition, hostname, endpoints),
+          mode: 0o644,
+        },
+      ],
+      undo: [],
+    },
+  ];
 }
 
 /** The nameservers that a container can use of a host's resolv.conf: a stub on 127.0.0.53 is not reachable from it. */
@@ -72,7 +99,7 @@ export function planFiles(
           ),
         ]),
     step('etc.files', 'Three files that are mounted over those of the image: names, own name, resolvers.', [
-      { tool: 'file', path: files.hosts, content: hostsContent(definition, hostname), mode: 0o644 },
+      { tool: 'file', path: files.hosts, content: hostsContent(definition, hostname, []), mode: 0o644 },
       { tool: 'file', path: files.hostname, content: `${hostname}\n`, mode: 0o644 },
       { tool: 'file', path: files.resolvConf, content: resolvConfContent(definition, resolvers), mode: 0o644 },
     ]),

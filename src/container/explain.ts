@@ -1,7 +1,8 @@
+import { sysctlFile } from '../host/executor.ts';
 import { renderScript, type Section, word } from '../host/script.ts';
 import type { Step } from '../host/steps.ts';
-import { endpointOf } from '../network/attach.ts';
-import { defaultNetworkName, type Endpoint, type Network } from '../network/definition.ts';
+import { endpointOf, nextIfname } from '../network/attach.ts';
+import { type Attachment, defaultNetworkName, type Endpoint, type Network } from '../network/definition.ts';
 import { sharedNetworkSection } from '../network/explain.ts';
 import { defaultMtu, hasIpv6 } from '../network/facts.ts';
 import { allocate } from '../network/ipam.ts';
@@ -14,6 +15,7 @@ import type { Definition } from './definition.ts';
 import { hostResolvers, hostsContent, planFiles } from './etc.ts';
 import { namespaceName, networkOf } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
+import { interfaceSysctls } from './spec.ts';
 import { containerFiles, readSpec, readSteps, requireContainer } from './store.ts';
 import { volumeData } from './volumes.ts';
 
@@ -21,27 +23,22 @@ import { volumeData } from './volumes.ts';
 export async function explainRun(draft: Draft, detach: boolean): Promise<string> {
   const { definition, spec } = draft;
   const place = networkOf(definition);
-  const named = place.kind === 'own' && place.name !== 'none' ? networkNamed(place.name) : undefined;
-  const endpoint =
-    named &&
-    endpointOf(
-      named,
-      allocate({ ...named, leases: { ...named.leases } }, definition.id, definition.address),
-      'eth0',
-      defaultMtu(),
-    );
+  const attached = place.kind === 'own' ? attach(place.attachments, definition.id) : [];
+  const endpoints = attached.map(({ endpoint }) => endpoint);
   const sections: Section[] = [
-    { title: 'Files of the container', steps: fileSteps(definition, spec, endpoint) },
-    ...(named === undefined || endpoint === undefined ? [] : [sharedNetworkSection(named, endpoint.hostIfname)]),
+    { title: 'Files of the container', steps: fileSteps(definition, spec, endpoints) },
+    ...attached
+      .filter(({ network }) => network.driver === 'bridge')
+      .map(({ network, endpoint }) => sharedNetworkSection(network, endpoint.hostIfname)),
     ...(place.kind === 'own'
       ? [
           {
             title: 'Network stack of the container',
-            steps: planConnection(namespaceName(definition), endpoint === undefined ? [] : [endpoint], hasIpv6()),
+            steps: planConnection(namespaceName(definition), endpoints, hasIpv6()),
           },
         ]
       : []),
-    { title: 'The process', steps: [processStep(definition, spec, detach)] },
+    { title: 'The process', steps: [processStep(definition, spec, endpoints, detach)] },
   ];
   return renderScript(
     `Container ${definition.name} from ${definition.image}: what "minirun run" does, as a person would type it. ` +
@@ -65,13 +62,28 @@ export async function explainRemove(reference: string, volumes: boolean): Promis
     [
       {
         title: 'Files of the container',
-        steps: fileSteps(definition, spec, state.endpoints[0], volumes || definition.autoRemove),
+        steps: fileSteps(definition, spec, state.endpoints, volumes || definition.autoRemove),
       },
       { title: 'Network stack of the container', steps: readSteps(definition.id) },
-      { title: 'The process', steps: [processStep(definition, spec, true, state.init?.pid)] },
+      { title: 'The process', steps: [processStep(definition, spec, state.endpoints, true, state.init?.pid)] },
     ],
     variablesOf(definition),
   );
+}
+
+/** The endpoints that a container would get now. Nothing is leased. */
+function attach(attachments: readonly Attachment[], id: string): { network: Network; endpoint: Endpoint }[] {
+  const ifnames = attachments.flatMap(({ ifname }) => ifname ?? []);
+  return attachments.map((attachment) => {
+    const network = networkNamed(attachment.network);
+    const draft = { ...network, leases: { ...network.leases }, last: { ...network.last } };
+    const ifname = attachment.ifname ?? nextIfname(ifnames);
+    ifnames.push(ifname);
+    return {
+      network,
+      endpoint: endpointOf(network, allocate(draft, id, attachment), attachment, ifname, defaultMtu()),
+    };
+  });
 }
 
 function networkNamed(name: string): Network {
@@ -82,7 +94,7 @@ function networkNamed(name: string): Network {
 function fileSteps(
   definition: Definition,
   spec: OciSpec,
-  endpoint: Endpoint | undefined,
+  endpoints: readonly Endpoint[],
   removesVolumes = true,
 ): Step[] {
   const { directory, hosts } = containerFiles(definition.id);
@@ -99,7 +111,7 @@ function fileSteps(
     ...step,
     apply: step.apply.map((command) =>
       command.tool === 'file' && command.path === hosts
-        ? { ...command, content: hostsContent(definition, spec.hostname, endpoint?.address) }
+        ? { ...command, content: hostsContent(definition, spec.hostname, endpoints) }
         : command,
     ),
     undo: index === 0 ? [{ tool: 'remove' as const, path: directory }] : [],
@@ -111,7 +123,13 @@ function fileSteps(
  * The process by hand: the same namespaces and mounts with the tools of util-linux. What no tool can do is said in
  * the step's reason.
  */
-function processStep(definition: Definition, spec: OciSpec, detach: boolean, running?: number): Step {
+function processStep(
+  definition: Definition,
+  spec: OciSpec,
+  endpoints: readonly Endpoint[],
+  detach: boolean,
+  running?: number,
+): Step {
   const { directory } = containerFiles(definition.id);
   const pidFile = `${directory}/pid`;
   const place = networkOf(definition);
@@ -121,7 +139,7 @@ function processStep(definition: Definition, spec: OciSpec, detach: boolean, run
       : place.kind === 'joined'
         ? `nsenter --net=${word(place.netns)} `
         : '';
-  const inner = innerScript(definition, spec);
+  const inner = innerScript(definition, spec, interfaceSysctls(endpoints, hasIpv6()));
   const command = [
     `${enter}unshare --pid --mount --uts --ipc --cgroup --fork --kill-child sh -e -c '`,
     ...inner.map((line) => `  ${line.replaceAll("'", "'\\''")}`),
@@ -148,7 +166,7 @@ function processStep(definition: Definition, spec: OciSpec, detach: boolean, run
 }
 
 /** What runs inside the new namespaces, one command a line; the root filesystem is the working directory. */
-function innerScript(definition: Definition, spec: OciSpec): string[] {
+function innerScript(definition: Definition, spec: OciSpec, sysctl: Record<string, string>): string[] {
   const root = spec.root.path;
   const lines =
     definition.rootfs === undefined ? overlayLines(definition, root) : [`mount --rbind ${word(root)} ${word(root)}`];
@@ -167,8 +185,8 @@ function innerScript(definition: Definition, spec: OciSpec): string[] {
     }
   }
   lines.push(`hostname ${word(spec.hostname)}`);
-  for (const [key, value] of Object.entries(spec.linux.sysctl))
-    lines.push(`echo ${word(value)} >proc/sys/${key.replaceAll('.', '/')}`);
+  for (const [key, value] of Object.entries({ ...sysctl, ...spec.linux.sysctl }))
+    lines.push(`echo ${word(value)} >${inside(sysctlFile(key))}`);
   const { readonlyPaths, maskedPaths } = spec.linux;
   if (readonlyPaths.length > 0) {
     lines.push(

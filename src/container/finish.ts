@@ -7,6 +7,7 @@ import { type Departure, leave, lingerNetworks, tearDown } from '../network/life
 import { withLock } from '../state/lock.ts';
 import { lingerArgv } from './argv.ts';
 import type { ContainerState, Status } from './definition.ts';
+import { attachmentsOf } from './networking.ts';
 import {
   type Container,
   containerFiles,
@@ -83,6 +84,13 @@ export async function finish(
   return true;
 }
 
+/** The networks that a container may have addresses in: `network connect` writes down what it is going to do. */
+function networksOf(id: string, { endpoints }: ContainerState): string[] {
+  const definition = readContainer(id)?.definition;
+  const wanted = definition === undefined ? [] : attachmentsOf(definition);
+  return [...new Set([...endpoints, ...wanted].map(({ network }) => network))];
+}
+
 /** Everything that is undone when a container ends, then `conclude` if nothing of it has failed. */
 async function takeDown(
   before: ContainerState,
@@ -108,11 +116,7 @@ async function takeDown(
     if (sameBoot && before.status === 'restarting') endGroup(before.owner);
   });
   await attempt(async () => {
-    departure = await leave(
-      id,
-      before.endpoints.length > 0 ? before.endpoints.map((endpoint) => endpoint.network) : undefined,
-      linger,
-    );
+    departure = await leave(id, before.endpoints.length > 0 ? networksOf(id, before) : undefined, linger);
     faultPoint('finish.left');
   });
   await attempt(async () => {

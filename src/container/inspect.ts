@@ -1,7 +1,8 @@
-import type { Endpoint } from '../network/definition.ts';
+import type { Attachment, Endpoint } from '../network/definition.ts';
 import { readNetwork } from '../network/store.ts';
 import { adjustCapabilities } from './capabilities.ts';
 import type { Definition } from './definition.ts';
+import { attachmentsOf } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { signalName } from './options.ts';
 import { shownStatus } from './status.ts';
@@ -175,42 +176,58 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
 function networkSettings({ definition, state }: Container): object {
   const { network } = definition;
   const first = state.endpoints[0];
-  const known: [string, object][] = state.endpoints.map((endpoint) => [endpoint.network, endpointSettings(endpoint)]);
-  // At rest it has no address, but the network it will be in is shown.
-  const named: [string, object][] = network.startsWith('container:')
-    ? []
-    : [[network, endpointSettings(undefined, network, definition.address)]];
+  // At rest it has no address, but the networks it will be in are shown.
+  const attachments = attachmentsOf(definition);
+  const known = state.endpoints.map(({ network: name }) => name);
+  const names = [...known, ...attachments.map(({ network: name }) => name).filter((name) => !known.includes(name))];
+  const networks = names.map((name): [string, object] => [
+    name,
+    endpointSettings(
+      name,
+      attachments.find((each) => each.network === name),
+      state.endpoints.find((each) => each.network === name),
+    ),
+  ]);
+  if (networks.length === 0 && (network === 'none' || network === 'host'))
+    networks.push([network, endpointSettings(network, undefined)]);
   return {
     Bridge: '',
     SandboxID: '',
     SandboxKey: state.netns === undefined ? '' : `/run/netns/${state.netns}`,
     Ports: shownStatus(state) === 'running' ? keysOf(definition.exposedPorts ?? [], null) : {},
     EndpointID: '',
-    Gateway: first?.gateway ?? '',
-    GlobalIPv6Address: '',
-    GlobalIPv6PrefixLen: 0,
-    IPAddress: first?.address ?? '',
-    IPPrefixLen: first?.prefixLength ?? 0,
-    IPv6Gateway: '',
+    Gateway: first?.ipv4?.gateway ?? '',
+    GlobalIPv6Address: first?.ipv6?.address ?? '',
+    GlobalIPv6PrefixLen: first?.ipv6?.prefixLength ?? 0,
+    IPAddress: first?.ipv4?.address ?? '',
+    IPPrefixLen: first?.ipv4?.prefixLength ?? 0,
+    IPv6Gateway: first?.ipv6?.gateway ?? '',
     MacAddress: first?.mac ?? '',
-    Networks: Object.fromEntries(known.length > 0 ? known : named),
+    Networks: Object.fromEntries(networks),
   };
 }
 
-function endpointSettings(endpoint: Endpoint | undefined, network = endpoint?.network ?? '', wanted?: string): object {
+function endpointSettings(name: string, wanted: Attachment | undefined, endpoint?: Endpoint): object {
+  const { ip, ip6, aliases = [], mac, gatewayPriority = 0 } = wanted ?? {};
+  const config = {
+    ...(ip === undefined ? {} : { IPv4Address: ip }),
+    ...(ip6 === undefined ? {} : { IPv6Address: ip6 }),
+  };
   return {
-    IPAMConfig: wanted === undefined ? null : { IPv4Address: wanted },
+    IPAMConfig: Object.keys(config).length === 0 ? null : config,
     Links: null,
-    Aliases: null,
-    MacAddress: endpoint?.mac ?? '',
-    NetworkID: ['none', 'host'].includes(network) ? '' : (readNetwork(network)?.id ?? ''),
+    Aliases: aliases.length > 0 ? aliases : null,
+    MacAddress: endpoint?.mac ?? mac ?? '',
+    GwPriority: gatewayPriority,
+    NetworkID: ['none', 'host'].includes(name) ? '' : (readNetwork(name)?.id ?? ''),
     EndpointID: '',
-    Gateway: endpoint?.gateway ?? '',
-    IPAddress: endpoint?.address ?? '',
-    IPPrefixLen: endpoint?.prefixLength ?? 0,
-    IPv6Gateway: '',
-    GlobalIPv6Address: '',
-    GlobalIPv6PrefixLen: 0,
+    Gateway: endpoint?.ipv4?.gateway ?? '',
+    IPAddress: endpoint?.ipv4?.address ?? '',
+    IPPrefixLen: endpoint?.ipv4?.prefixLength ?? 0,
+    IPv6Gateway: endpoint?.ipv6?.gateway ?? '',
+    GlobalIPv6Address: endpoint?.ipv6?.address ?? '',
+    GlobalIPv6PrefixLen: endpoint?.ipv6?.prefixLength ?? 0,
     DNSNames: null,
+    InterfaceName: endpoint?.ifname ?? '',
   };
 }

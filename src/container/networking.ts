@@ -1,11 +1,13 @@
 import { MinirunError } from '../errors.ts';
+import { inOrder } from '../network/attach.ts';
+import type { Attachment } from '../network/definition.ts';
 import type { Definition } from './definition.ts';
 import { isRunning, requireContainer } from './store.ts';
 
 /** Where a container's network comes from. */
 export type Networking =
-  /** A namespace of its own, wired to the named network; `none` has only a loopback interface. */
-  | { kind: 'own'; name: string }
+  /** A namespace of its own, wired to these networks; without any it has only a loopback interface. */
+  | { kind: 'own'; attachments: Attachment[] }
   /** That of another container. */
   | { kind: 'joined'; netns: string }
   /** The host's. */
@@ -16,11 +18,25 @@ export function namespaceName(definition: Pick<Definition, 'name'>): string {
   return definition.name;
 }
 
+type Networked = Pick<Definition, 'network' | 'attachments' | 'address'>;
+
+/** Whether a container has a network stack of its own. */
+export function hasOwnNetwork({ network }: Pick<Definition, 'network'>): boolean {
+  return network !== 'host' && !network.startsWith('container:');
+}
+
+/** The networks of a container in the order of its interfaces. */
+export function attachmentsOf({ network, attachments, address }: Networked): Attachment[] {
+  if (attachments !== undefined) return inOrder(attachments);
+  if (!hasOwnNetwork({ network }) || network === 'none') return [];
+  return [{ network, ip: address, aliases: [], gatewayPriority: 0 }];
+}
+
 /** @throws MinirunError when the container to be joined is not running */
-export function networkOf(definition: Pick<Definition, 'network' | 'name'>): Networking {
+export function networkOf(definition: Networked): Networking {
   const { network } = definition;
   if (network === 'host') return { kind: 'host' };
-  if (!network.startsWith('container:')) return { kind: 'own', name: network };
+  if (hasOwnNetwork(definition)) return { kind: 'own', attachments: attachmentsOf(definition) };
   const other = requireContainer(network.slice('container:'.length));
   if (!isRunning(other.state)) {
     throw new MinirunError(

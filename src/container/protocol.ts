@@ -135,6 +135,8 @@ export type Stdio = 'pty' | { stdin: Source; stdout: Source; stderr: Source };
 /** The network namespace and its interfaces are there: init may enter it and do everything but run the command. */
 export interface Enter {
   type: 'enter';
+  /** Of the interfaces, beside those of the spec. */
+  sysctl: Record<string, string>;
 }
 
 /** The network is complete and minirun has opened its ends of the streams: init may run the command. */

@@ -4,6 +4,7 @@ import { applySteps } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
 import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
 import { ip, type Step } from '../host/steps.ts';
+import { addressesOf } from '../network/attach.ts';
 import { readJson, writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
@@ -177,13 +178,13 @@ function rewriteUndo(id: string, names: readonly string[]): void {
 /** Puts the new name into the container's own line of its /etc/hosts, in place: the file is mounted in the container. */
 function renameInHosts(id: string, from: string, to: string): void {
   const file = containerFiles(id).hosts;
-  const address = readContainer(id)?.state.endpoints[0]?.address;
-  if (address === undefined || !fs.existsSync(file)) return;
+  const addresses = (readContainer(id)?.state.endpoints ?? []).flatMap(addressesOf).map(({ address }) => address);
+  if (addresses.length === 0 || !fs.existsSync(file)) return;
   const lines = fs.readFileSync(file, 'utf8').split('\n');
   const renamed = lines.map((line) => {
     const [first, ...names] = line.split(/\s+/);
-    return first === address && names.includes(from)
-      ? `${address}\t${names.map((name) => (name === from ? to : name)).join(' ')}`
+    return addresses.includes(first as string) && names.includes(from)
+      ? `${first}\t${names.map((name) => (name === from ? to : name)).join(' ')}`
       : line;
   });
   fs.writeFileSync(file, renamed.join('\n'));

@@ -1,3 +1,5 @@
+import { sysctlName } from '../network/bridge.ts';
+import type { Endpoint } from '../network/definition.ts';
 import { adjustCapabilities, capabilityNames } from './capabilities.ts';
 import type { OciDevice, OciMount, OciRlimit, OciSpec } from './oci.ts';
 
@@ -29,9 +31,6 @@ export interface SpecInput {
   openFilesHard: number;
   /** The container shares another network namespace: its sysctls are not ours to set. */
   ownNetwork: boolean;
-  /** Interfaces that the network will have made. */
-  ifnames: string[];
-  ipv6: boolean;
 }
 
 const containerInit = '/sbin/minirun-init';
@@ -142,7 +141,7 @@ export function planSpec(input: SpecInput): OciSpec {
     ],
     linux: {
       namespaces: (['pid', 'mount', 'uts', 'ipc', 'cgroup', 'network'] as const).map((type) => ({ type })),
-      sysctl: { ...(input.ownNetwork ? networkSysctls(input.ifnames, input.ipv6) : {}), ...input.sysctl },
+      sysctl: { ...(input.ownNetwork ? networkSysctls : {}), ...input.sysctl },
       devices: [...defaultDevices],
       maskedPaths: input.privileged ? [] : masked,
       readonlyPaths: input.privileged ? [] : readonlyPaths,
@@ -152,16 +151,26 @@ export function planSpec(input: SpecInput): OciSpec {
   };
 }
 
-/** Ping without privileges, low ports without privileges, and sane interfaces: docker's settings and the labs' needs. */
-function networkSysctls(ifnames: readonly string[], ipv6: boolean): Record<string, string> {
-  const sysctls: Record<string, string> = {
-    'net.ipv4.ping_group_range': '0 2147483647',
-    'net.ipv4.ip_unprivileged_port_start': '0',
-  };
-  for (const ifname of ifnames) {
-    sysctls[`net.ipv4.conf.${ifname}.arp_notify`] = '1';
-    sysctls[`net.ipv4.conf.${ifname}.rp_filter`] = '2';
-    if (ipv6) sysctls[`net.ipv6.conf.${ifname}.disable_ipv6`] = '1';
+/** Ping without privileges, low ports without privileges: docker's settings. */
+const networkSysctls: Record<string, string> = {
+  'net.ipv4.ping_group_range': '0 2147483647',
+  'net.ipv4.ip_unprivileged_port_start': '0',
+};
+
+/**
+ * What interfaces of a network are to be like, sane for containers and for labs. Init sets it once they are there, before
+ * the user's own `--sysctl`.
+ */
+export function interfaceSysctls(
+  endpoints: readonly Pick<Endpoint, 'ifname' | 'ipv6'>[],
+  ipv6: boolean,
+): Record<string, string> {
+  const sysctls: Record<string, string> = {};
+  for (const { ifname, ipv6: own } of endpoints) {
+    const name = sysctlName(ifname);
+    sysctls[`net.ipv4.conf.${name}.arp_notify`] = '1';
+    sysctls[`net.ipv4.conf.${name}.rp_filter`] = '2';
+    if (ipv6 && own === undefined) sysctls[`net.ipv6.conf.${name}.disable_ipv6`] = '1';
   }
   return sysctls;
 }

@@ -6,19 +6,21 @@ import { type Child, launch, launchBackground } from '../host/launch.ts';
 import { bootId, isAlive, type ProcessRef, processRef, selfRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import type { Endpoint } from '../network/definition.ts';
-import { connect, forgoBringUp, leaseAddress } from '../network/lifecycle.ts';
+import { hasIpv6 } from '../network/facts.ts';
+import { connect, forgoBringUp, leaseAll } from '../network/lifecycle.ts';
 import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { initEnvironment, unshareArgv } from './argv.ts';
 import type { ContainerState, Definition } from './definition.ts';
-import { hostResolvers, hostsContent, planFiles } from './etc.ts';
+import { hostResolvers, planFiles, planOwnName } from './etc.ts';
 import { finish } from './finish.ts';
 import { loggerArgv } from './logger.ts';
 import { readPipe } from './pipe.ts';
-import { execMark, type Failure, type Prepare, type Ready, type Stdio } from './protocol.ts';
+import { type Enter, execMark, type Failure, type Prepare, type Ready, type Stdio } from './protocol.ts';
 import { isAtRest } from './status.ts';
 import { namespaceName, type Networking, networkOf } from './networking.ts';
 import { type Container, containerFiles, readSpec, readState, requireContainer, writeState } from './store.ts';
+import { interfaceSysctls } from './spec.ts';
 import { supervisorArgv } from './supervisor.ts';
 
 /** A container whose command is running. */
@@ -99,7 +101,9 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     answer.catch(() => {});
 
     // 3. Meanwhile the network.
-    const endpoints = await wire(definition, network, spec.hostname, () => child.send({ type: 'enter' }));
+    const endpoints = await wire(definition, network, spec.hostname, (sysctl) =>
+      child.send({ type: 'enter', sysctl } satisfies Enter),
+    );
 
     // 4. Go.
     const ready = readyOrFailure(child, await answer, files.unshareErrors);
@@ -160,44 +164,30 @@ async function wire(
   definition: Definition,
   network: Networking,
   hostname: string,
-  enter: () => void,
+  enter: (sysctl: Record<string, string>) => void,
 ): Promise<Endpoint[]> {
   const { id } = definition;
-  const files = containerFiles(id);
   if (network.kind !== 'own') {
-    enter();
+    enter({});
     return [];
   }
-  const netns = namespaceName(definition);
-  if (network.name === 'none') {
-    await connect(netns, undefined, (steps) => recordSteps(id, steps), enter);
-    return [];
-  }
-  const lease = await leaseAddress(network.name, id, definition.address);
+  const leases = await leaseAll(network.attachments, id);
+  const endpoints = leases.map(({ endpoint }) => endpoint);
   try {
-    faultPoint('address.leased');
+    if (leases.length > 0) faultPoint('address.leased');
   } catch (error) {
-    await forgoBringUp(lease);
+    for (const lease of leases) await forgoBringUp(lease);
     throw error;
   }
-  await connect(netns, lease, (steps) => recordSteps(id, steps), enter);
+  await connect({
+    netns: namespaceName(definition),
+    leases,
+    further: planOwnName(definition, hostname, endpoints),
+    record: (steps) => recordSteps(id, steps),
+    present: () => enter(interfaceSysctls(endpoints, hasIpv6())),
+  });
   faultPoint('network.connected');
-  await applySteps([
-    {
-      id: 'etc.hosts',
-      why: "The container's own name stands for its address.",
-      apply: [
-        {
-          tool: 'file',
-          path: files.hosts,
-          content: hostsContent(definition, hostname, lease.endpoint.address),
-          mode: 0o644,
-        },
-      ],
-      undo: [],
-    },
-  ]);
-  return [lease.endpoint];
+  return endpoints;
 }
 
 /** Opens what only a living init has. @throws MinirunError when it fails because init was killed */

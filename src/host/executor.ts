@@ -265,7 +265,8 @@ function applyFile(command: HostCommand): void {
   }
 }
 
-function sysctlFile(key: string): string {
+/** The file of a sysctl: `/` in the key stands for a dot inside a name. */
+export function sysctlFile(key: string): string {
   return `/proc/sys/${key.replaceAll('/', '\0').replaceAll('.', '/').replaceAll('\0', '.')}`;
 }
 

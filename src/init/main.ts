@@ -90,12 +90,13 @@ async function prepare(
   // 3. The network is being wired by minirun meanwhile; its namespace and interfaces come first.
   handedOver = { status: status.read, ...fds };
   send({ type: 'ready', pid: Number(fs.readlinkSync('/proc/self')), fds: handedOver });
-  receive<Enter>();
+  const { sysctl } = receive<Enter>();
   if (netns !== undefined) libc.enterNamespace(netns);
   for (const entry of spec.mounts) if (needsNetwork(entry.destination)) root.mount(entry);
 
   // 4. Sysctls while /proc/sys is writable, then what the container must not see or change.
-  for (const [key, value] of Object.entries(spec.linux.sysctl)) writeSysctl(spec.root.path, key, value);
+  for (const [key, value] of Object.entries({ ...sysctl, ...spec.linux.sysctl }))
+    writeSysctl(spec.root.path, key, value);
   if (spec.linux.readonlyPaths.includes('/proc/sys')) root.makeReadonly('/proc/sys');
   for (const file of spec.linux.maskedPaths) if (needsNetwork(file)) root.mask(file);
   if (spec.root.readonly) {

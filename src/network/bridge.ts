@@ -1,28 +1,43 @@
 import { ip, type Step, type SysctlCommand } from '../host/steps.ts';
 import { macOf, parseSubnet } from './address.ts';
-import type { NetworkDefinition } from './definition.ts';
+import type { NetworkDefinition, Subnet } from './definition.ts';
 import type { NetworkFacts } from './facts.ts';
 
-/** Steps that make the network's bridge with the gateway address. */
+/** Steps that make the network's bridge with the gateway addresses. */
 export function planBridge(network: NetworkDefinition, facts: Pick<NetworkFacts, 'bridgeExists' | 'mtu'>): Step[] {
-  const { bridge, gateway } = network;
-  const { prefixLength } = parseSubnet(network.subnet);
+  const { bridge, subnets } = network;
+  const mac = macOf((subnets[0] as Subnet).gateway);
   return [
     {
       id: 'bridge.add',
       why: `A bridge is a switch inside the kernel. ${bridge} will join the containers of network ${network.name}; its MAC is pinned, otherwise it would change with its ports.`,
       apply: [
-        ...(facts.bridgeExists ? [] : [ip('link', 'add', bridge, 'address', macOf(gateway), 'type', 'bridge')]),
-        ip('link', 'set', bridge, 'mtu', String(facts.mtu)),
+        ...(facts.bridgeExists ? [] : [ip('link', 'add', bridge, 'address', mac, 'type', 'bridge')]),
+        ip('link', 'set', bridge, 'mtu', String(network.mtu ?? facts.mtu)),
       ],
       undo: [ip('link', 'del', bridge)],
     },
-    {
-      id: 'bridge.addr',
-      why: `The host's own address on the bridge; it is the containers' gateway. Deleting the bridge deletes it.`,
-      apply: [ip('addr', 'replace', `${gateway}/${prefixLength}`, 'dev', bridge)],
-      undo: [],
-    },
+    ...(network.hostAddress
+      ? [
+          {
+            id: 'bridge.addr',
+            why: `The host's own address on the bridge; it is the containers' gateway. Deleting the bridge deletes it.`,
+            apply: subnets.map(({ subnet, gateway }) => {
+              const { family, prefixLength } = parseSubnet(subnet);
+              // Nobody else can have it: no need to ask around for a second before it may be used.
+              return ip(
+                'addr',
+                'replace',
+                `${gateway}/${prefixLength}`,
+                'dev',
+                bridge,
+                ...(family === 6 ? ['nodad'] : []),
+              );
+            }),
+            undo: [],
+          },
+        ]
+      : []),
     {
       id: 'bridge.up',
       why: 'An interface passes nothing until it is up.',
@@ -32,21 +47,36 @@ export function planBridge(network: NetworkDefinition, facts: Pick<NetworkFacts,
   ];
 }
 
-/** Settings of a bridge that exists. */
-export function planBridgeSettings({ bridge }: NetworkDefinition, facts: Pick<NetworkFacts, 'ipv6'>): Step {
+/** Settings of a bridge that exists. They come before its addresses where IPv6 is concerned. */
+export function planBridgeSettings(
+  { bridge, subnets, hostAddress }: NetworkDefinition,
+  facts: Pick<NetworkFacts, 'ipv6'>,
+): Step {
+  const wantsIpv6 = hostAddress && subnets.some(({ subnet }) => parseSubnet(subnet).family === 6);
   return {
     id: 'bridge.sysctl',
-    why: 'The host may answer for 127.0.0.1 on the bridge, checks sources loosely, and has no IPv6 on an IPv4 network. Deleting the bridge deletes these settings.',
+    why: `The host may answer for 127.0.0.1 on the bridge and checks sources loosely${wantsIpv6 ? ', and believes no router there' : '; it has no IPv6 where that was not asked for'}. Deleting the bridge deletes these settings.`,
     apply: [
-      { tool: 'sysctl', key: `net.ipv4.conf.${bridge}.route_localnet`, value: '1' },
-      { tool: 'sysctl', key: `net.ipv4.conf.${bridge}.rp_filter`, value: '2' },
-      ...(facts.ipv6 ? [withoutIpv6(bridge)] : []),
+      { tool: 'sysctl', key: `net.ipv4.conf.${sysctlName(bridge)}.route_localnet`, value: '1' },
+      { tool: 'sysctl', key: `net.ipv4.conf.${sysctlName(bridge)}.rp_filter`, value: '2' },
+      ...(facts.ipv6
+        ? [
+            wantsIpv6
+              ? ({ tool: 'sysctl', key: `net.ipv6.conf.${sysctlName(bridge)}.accept_ra`, value: '0' } as const)
+              : withoutIpv6(bridge),
+          ]
+        : []),
     ],
     undo: [],
   };
 }
 
+/** An interface as part of a sysctl's key: sysctl(8) takes a slash for a dot in a name. */
+export function sysctlName(ifname: string): string {
+  return ifname.replaceAll('.', '/');
+}
+
 /** IPv6 off on an interface that was not asked to have it (CVE-2020-13401). */
 export function withoutIpv6(ifname: string): SysctlCommand {
-  return { tool: 'sysctl', key: `net.ipv6.conf.${ifname}.disable_ipv6`, value: '1' };
+  return { tool: 'sysctl', key: `net.ipv6.conf.${sysctlName(ifname)}.disable_ipv6`, value: '1' };
 }

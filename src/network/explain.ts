@@ -1,18 +1,26 @@
 import { renderScript, type Section } from '../host/script.ts';
 import type { Step } from '../host/steps.ts';
 import type { Network } from './definition.ts';
-import { defaultMtu, hasIpv6, ipForward, type NetworkFacts } from './facts.ts';
+import { defaultMtu, hasIpv6, ipForward, ipForward6, type NetworkFacts } from './facts.ts';
 import { planNetwork } from './lifecycle.ts';
 import { isUp } from './store.ts';
 
 /** A host on which minirun has done nothing yet, with this one's MTU and forwarding. */
-function untouchedHost(forwarding: boolean): NetworkFacts {
-  return { bridgeExists: false, ipForward: forwarding, ipv6: hasIpv6(), mtu: defaultMtu(), firewall: [] };
+function untouchedHost(forwarding: boolean, forwarding6: boolean): NetworkFacts {
+  return {
+    bridgeExists: false,
+    ipForward: forwarding,
+    ipForward6: forwarding6,
+    ipv6: hasIpv6(),
+    mtu: defaultMtu(),
+    firewall: [],
+    firewall6: [],
+  };
 }
 
 function planOnUntouchedHost(network: Network): Step[] {
   // While a network of ours is up, ip_forward is on because of us: the script is to be complete all the same.
-  return planNetwork(network, untouchedHost(isUp(network) ? false : ipForward()));
+  return planNetwork(network, untouchedHost(isUp(network) ? false : ipForward(), isUp(network) ? false : ipForward6()));
 }
 
 /**

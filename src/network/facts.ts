@@ -1,19 +1,33 @@
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { runDirectly } from '../host/tool.ts';
-import { contains, formatAddress, overlaps, parseAddress, parseSubnet, type Range } from './address.ts';
+import {
+  blockOf,
+  contains,
+  formatAddress,
+  formatRange,
+  overlaps,
+  parseAddress,
+  parseSubnet,
+  type Range,
+} from './address.ts';
+import type { Family } from './address.ts';
+import { usableRange } from './ipam.ts';
 
 /** What the planners need to know of the host's network. Read from /proc where that is enough: no process. */
 export interface NetworkFacts {
   /** Whether the bridge is there. */
   bridgeExists: boolean;
   ipForward: boolean;
+  ipForward6: boolean;
   /** Whether this kernel has IPv6 at all. */
   ipv6: boolean;
   /** MTU of the default route's device, 1500 without one. */
   mtu: number;
   /** Chains and rules of the firewall in iptables-save's form; only read when the network has to be set up. */
   firewall: string[];
+  /** The same of ip6tables-save; empty when no IPv6 is wanted. */
+  firewall6: string[];
 }
 
 /** Whether an interface exists in this process's network namespace. */
@@ -29,7 +43,7 @@ interface Route {
 
 /** The host's IPv4 routes: /proc/net/route has addresses as little-endian hexadecimal. */
 function hostRoutes(): Route[] {
-  const swap = (hex: string) => Number.parseInt(hex.match(/../g)?.toReversed().join('') ?? '0', 16);
+  const swap = (hex: string) => BigInt(`0x${hex.match(/../g)?.toReversed().join('') ?? '0'}`);
   return fs
     .readFileSync('/proc/self/net/route', 'latin1')
     .trim()
@@ -37,23 +51,41 @@ function hostRoutes(): Route[] {
     .slice(1)
     .map((line) => line.split(/\s+/))
     .map((fields) => {
-      const first = swap(fields[1] as string);
-      const mask = swap(fields[7] as string);
-      const size = 2 ** 32 - mask;
+      const prefixLength = swap(fields[7] as string)
+        .toString(2)
+        .replaceAll('0', '').length;
       return {
         device: fields[0] as string,
-        range: { first, last: first + size - 1, prefixLength: 32 - Math.log2(size) },
+        range: blockOf({ family: 4, value: swap(fields[1] as string) }, prefixLength),
       };
     });
+}
+
+/** The host's IPv6 routes but those to single addresses, to all, and of link-local and multicast addresses: /proc/net/ipv6_route. */
+function hostRoutes6(): Route[] {
+  let lines: string[];
+  try {
+    lines = fs.readFileSync('/proc/self/net/ipv6_route', 'latin1').trim().split('\n');
+  } catch {
+    return [];
+  }
+  return lines
+    .map((line) => line.split(/\s+/))
+    .filter((fields) => /^[0-9a-f]{32}$/.test(fields[0] ?? '') && !/^f[ef]/.test(fields[0] ?? ''))
+    .map((fields) => ({
+      device: fields[9] as string,
+      range: blockOf({ family: 6, value: BigInt(`0x${fields[0]}`) }, Number.parseInt(fields[1] as string, 16)),
+    }))
+    .filter(({ range }) => range.prefixLength < 128);
 }
 
 /** The route of the host that a subnet overlaps, in words; undefined when there is none. The default route is none. */
 export function overlappingRoute(subnet: string, ownBridge?: string): string | undefined {
   const range = parseSubnet(subnet);
-  const found = hostRoutes().find(
+  const found = (range.family === 4 ? hostRoutes() : hostRoutes6()).find(
     (route) => route.range.prefixLength > 0 && route.device !== ownBridge && overlaps(range, route.range),
   );
-  return found && `${formatAddress(found.range.first)}/${found.range.prefixLength} dev ${found.device}`;
+  return found && `${formatRange(found.range)} dev ${found.device}`;
 }
 
 /** MTU of the default route's device. */
@@ -75,33 +107,51 @@ export function ipForward(): boolean {
   return fs.readFileSync('/proc/sys/net/ipv4/ip_forward', 'latin1').trim() === '1';
 }
 
-/** Reads all that the set-up of a network depends on. */
-export async function readNetworkFacts(bridge: string): Promise<NetworkFacts> {
-  const { exitCode, stdout, stderr } = await runDirectly('iptables-save', []);
-  if (exitCode !== 0) {
-    throw new MinirunError(
-      'cannot read the firewall',
-      stderr.trim().split('\n')[0] || `iptables-save ended with ${exitCode}`,
-      'Run minirun as root, and minirun doctor to see what is missing',
-    );
+/** Whether the host passes IPv6 packets on. */
+export function ipForward6(): boolean {
+  try {
+    return fs.readFileSync('/proc/sys/net/ipv6/conf/all/forwarding', 'latin1').trim() === '1';
+  } catch {
+    return false;
   }
+}
+
+/** The firewall's rules as iptables-save or ip6tables-save print them, line by line. */
+export async function readFirewall(family: Family): Promise<string[]> {
+  const tool = family === 4 ? 'iptables-save' : 'ip6tables-save';
+  const { exitCode, stdout, stderr } = await runDirectly(tool, []);
+  if (exitCode === 0) return stdout.split('\n');
+  throw new MinirunError(
+    'cannot read the firewall',
+    stderr.trim().split('\n')[0] || `${tool} ended with ${exitCode}`,
+    'Run minirun as root, and minirun doctor to see what is missing',
+  );
+}
+
+/** Reads all that the set-up of a network with addresses of these families depends on. */
+export async function readNetworkFacts(bridge: string, families: readonly Family[]): Promise<NetworkFacts> {
+  const read = (family: Family) => (families.includes(family) ? readFirewall(family) : Promise.resolve([]));
+  const [firewall, firewall6] = await Promise.all([read(4), read(6)]);
   return {
     bridgeExists: interfaceExists(bridge),
     ipForward: ipForward(),
+    ipForward6: ipForward6(),
     ipv6: hasIpv6(),
     mtu: defaultMtu(),
-    firewall: stdout.split('\n'),
+    firewall,
+    firewall6,
   };
 }
 
 /** @throws MinirunError when the gateway is not a usable address of the subnet */
 export function checkGateway(subnet: string, gateway: string): void {
   const range = parseSubnet(subnet);
-  const value = parseAddress(gateway);
-  if (contains(range, value) && value !== range.first && value !== range.last) return;
+  const address = parseAddress(gateway, range.family);
+  const { first, last } = usableRange(range);
+  if (contains(range, address) && address.value >= first && address.value <= last) return;
   throw new MinirunError(
     `invalid gateway ${gateway}`,
     `it is not a host address of ${subnet}`,
-    `Choose one from that subnet, such as ${formatAddress(range.first + 1)}`,
+    `Choose one from that subnet, such as ${formatAddress({ family: range.family, value: first })}`,
   );
 }

@@ -1,107 +1,261 @@
-import { iptables, type IptablesCommand, type Step } from '../host/steps.ts';
+import { ip6tables, iptables, type IptablesCommand, type Step, type Table } from '../host/steps.ts';
+import { encloses, type Family, parseDestination, parseSubnet } from './address.ts';
 import type { NetworkDefinition } from './definition.ts';
 import type { NetworkFacts } from './facts.ts';
 
 /** Our chains; jumped to from the built-in ones, so that other tools' rules stay as they are. */
 const forward = 'MINIRUN-FORWARD';
+const isolate = 'MINIRUN-ISOLATE';
 const user = 'MINIRUN-USER';
 const postrouting = 'MINIRUN-POSTROUTING';
+const raw = 'MINIRUN-RAW';
+/** Where published ports are: `network/publish.ts` fills it. */
+export const dnat = 'MINIRUN-DNAT';
 
-/** Rules of one network. They name its bridge, so no other network's rules are like them. */
-function rulesOf({
-  bridge,
-  subnet,
-}: NetworkDefinition): { chain: string; table: 'filter' | 'nat'; rule: string[]; why: string }[] {
+interface Rule {
+  table: Table;
+  chain: string;
+  rule: string[];
+  why: string;
+  id: string;
+  /** Before the others of its chain, right behind the jump to the user's: what is accepted in any case. */
+  first?: true;
+}
+
+/** The families that a network has addresses of, IPv4 first. */
+export function familiesOf({ subnets }: Pick<NetworkDefinition, 'subnets'>): Family[] {
+  const found = new Set(subnets.map(({ subnet }) => parseSubnet(subnet).family));
+  return ([4, 6] as const).filter((family) => found.has(family));
+}
+
+/** Rules of one network for one family. They name its bridge, so no other network's rules are like them. */
+function rulesOf(network: NetworkDefinition, family: Family): Rule[] {
+  const { bridge, internal, isolate: closed, icc, masquerade } = network;
+  const subnets = network.subnets.filter(({ subnet }) => parseSubnet(subnet).family === family);
+  const multicast = family === 4 ? '224.0.0.0/4' : 'ff00::/8';
+  const filter = (chain: string, rule: string[], why: string, first?: true): Rule => ({
+    id: chain === isolate ? 'firewall.isolate' : 'firewall.forward',
+    table: 'filter',
+    chain,
+    rule,
+    why,
+    ...(first === undefined ? {} : { first }),
+  });
+  const nat = (rule: string[], why: string): Rule => ({
+    id: 'firewall.masquerade',
+    table: 'nat',
+    chain: postrouting,
+    rule,
+    why,
+  });
   return [
-    {
-      chain: forward,
-      table: 'filter',
-      rule: ['-o', bridge, '-m', 'conntrack', '--ctstate', 'RELATED,ESTABLISHED', '-j', 'ACCEPT'],
-      why: 'Answers to what a container asked come back in.',
-    },
-    {
-      chain: forward,
-      table: 'filter',
-      rule: ['-i', bridge, '-j', 'ACCEPT'],
-      why: 'Whatever a container of this network sends is forwarded, also when another tool set the policy of FORWARD to DROP.',
-    },
-    {
-      chain: postrouting,
-      table: 'nat',
-      rule: ['-s', subnet, '!', '-d', '224.0.0.0/4', '!', '-o', bridge, '-j', 'MASQUERADE'],
-      why: "Nobody outside has a route to the containers' addresses, so what leaves carries the host's address; multicast stays as it is.",
-    },
+    filter(
+      forward,
+      ['-o', bridge, '-m', 'conntrack', '--ctstate', 'RELATED,ESTABLISHED', '-j', 'ACCEPT'],
+      'Answers to what a container asked come back in.',
+      true,
+    ),
+    ...(internal
+      ? []
+      : [
+          filter(
+            forward,
+            ['-o', bridge, '-m', 'conntrack', '--ctstate', 'DNAT', '-j', 'ACCEPT'],
+            'What was sent to a published port of the host comes in, from wherever it may be.',
+            true as const,
+          ),
+        ]),
+    ...(internal ? [] : opened(network, family)).map((destination) =>
+      filter(
+        forward,
+        ['-i', bridge, '-d', destination, '-j', 'ACCEPT'],
+        `The network has a route to ${destination} by way of the host.`,
+        true,
+      ),
+    ),
+    ...(icc
+      ? []
+      : [
+          filter(
+            isolate,
+            ['-i', bridge, '-o', bridge, '-j', 'DROP'],
+            'This network keeps its containers apart, also by way of the gateway.',
+          ),
+        ]),
+    ...(internal
+      ? [
+          filter(isolate, ['!', '-i', bridge, '-o', bridge, '-j', 'DROP'], 'An internal network lets nobody in.'),
+          filter(isolate, ['-i', bridge, '!', '-o', bridge, '-j', 'DROP'], 'And nobody out.'),
+        ]
+      : closed
+        ? [
+            filter(
+              isolate,
+              ['!', '-i', bridge, '-o', bridge, '-j', 'DROP'],
+              'Nobody else gets in: neither other networks nor machines that route through this one.',
+            ),
+          ]
+        : [filter(forward, ['-o', bridge, '-j', 'ACCEPT'], 'This network is open: who has a route to it may use it.')]),
+    filter(
+      forward,
+      ['-i', bridge, '-j', 'ACCEPT'],
+      'Whatever a container of this network sends is forwarded, also when another tool set the policy of FORWARD to DROP.',
+    ),
+    ...(masquerade && !internal
+      ? subnets.map(({ subnet }) =>
+          nat(
+            ['-s', subnet, '!', '-d', multicast, '!', '-o', bridge, '-j', 'MASQUERADE'],
+            "Nobody outside has a route to the containers' addresses, so what leaves carries the host's address; multicast stays as it is.",
+          ),
+        )
+      : []),
+    ...(internal || !network.hostAddress
+      ? []
+      : [
+          ...subnets.map(({ subnet }) =>
+            nat(
+              ['-s', subnet, '-o', bridge, '-m', 'conntrack', '--ctstate', 'DNAT', '-j', 'MASQUERADE'],
+              'A container that uses a published port of its own network must get the answer through the host, not around it.',
+            ),
+          ),
+          nat(
+            ['-s', family === 4 ? '127.0.0.0/8' : '::1/128', '-o', bridge, '-j', 'MASQUERADE'],
+            "What the host sends to its own loopback and a published port there leads to a container, carries the bridge's address.",
+          ),
+        ]),
   ];
 }
 
-/** Steps that all networks share: whoever is down last undoes them (see `handOver` in `network/store.ts`). */
-export const sharedSteps: ReadonlySet<string> = new Set(['forward.sysctl', 'firewall.chains']);
+/** Destinations beyond the host that the network's own routes lead to by way of the host. */
+function opened({ routes, subnets }: NetworkDefinition, family: Family): string[] {
+  return routes.flatMap(({ destination, gateway }) => {
+    const range = parseDestination(destination);
+    const beyond =
+      subnets.some((each) => each.gateway === gateway) &&
+      !subnets.some(({ subnet }) => encloses(parseSubnet(subnet), range));
+    return beyond && range.family === family ? [destination] : [];
+  });
+}
 
-/** Steps that let the network's containers reach each other and the outside. */
-export function planFirewall(network: NetworkDefinition, facts: Pick<NetworkFacts, 'firewall' | 'ipForward'>): Step[] {
-  const present = firewallPresence(facts.firewall);
+/** Steps that all networks share: whoever is down last undoes them (see `handOver` in `network/lifecycle.ts`). */
+export const sharedSteps: ReadonlySet<string> = new Set([
+  'forward.sysctl',
+  'forward6.sysctl',
+  'firewall.chains',
+  'firewall6.chains',
+]);
+
+/** Steps that let the network's containers reach each other and the outside, and keep others out. */
+export function planFirewall(
+  network: NetworkDefinition,
+  facts: Pick<NetworkFacts, 'firewall' | 'ipForward' | 'firewall6' | 'ipForward6'>,
+): Step[] {
+  return familiesOf(network).flatMap((family) => [
+    forwardingStep(family, family === 4 ? facts.ipForward : facts.ipForward6),
+    ...planRules(network, family, family === 4 ? facts.firewall : facts.firewall6),
+  ]);
+}
+
+function forwardingStep(family: Family, on: boolean): Step {
+  const key = family === 4 ? 'net.ipv4.ip_forward' : 'net.ipv6.conf.all.forwarding';
+  return {
+    id: family === 4 ? 'forward.sysctl' : 'forward6.sysctl',
+    why: 'The kernel passes packets from one interface to another only when it is told to be a router.',
+    apply: on ? [] : [{ tool: 'sysctl', key, value: '1' }],
+    undo: on ? [] : [{ tool: 'sysctl', key, value: '0' }],
+  };
+}
+
+/** The chains and the rules of one family. What `saved` (of iptables-save) has already is not made again. */
+export function planRules(network: NetworkDefinition, family: Family, saved: readonly string[]): Step[] {
+  const present = firewallPresence(saved);
+  const tables = family === 4 ? iptables : ip6tables;
   return [
     {
-      id: 'forward.sysctl',
-      why: 'The kernel passes packets from one interface to another only when it is told to be a router.',
-      apply: facts.ipForward ? [] : [{ tool: 'sysctl', key: 'net.ipv4.ip_forward', value: '1' }],
-      undo: facts.ipForward ? [] : [{ tool: 'sysctl', key: 'net.ipv4.ip_forward', value: '0' }],
-    },
-    {
-      id: 'firewall.chains',
-      why: `Chains of our own, jumped to first. ${user} is for your rules: minirun makes it, never changes what is in it, and deletes it only when it is empty.`,
-      apply: chainCommands(present),
+      id: family === 4 ? 'firewall.chains' : 'firewall6.chains',
+      why: `Chains of our own, jumped to first. ${user} is for your rules: minirun makes it, never changes what is in it, and deletes it only when it is empty.${family === 4 ? ' Nothing that comes from elsewhere may name the loopback addresses of this host.' : ''}`,
+      apply: chainCommands(present, family),
       undo: [
-        iptables('filter', '-D', 'FORWARD', '-j', forward),
-        iptables('filter', '-F', forward),
-        iptables('filter', '-X', forward),
-        iptables('nat', '-D', 'POSTROUTING', '-j', postrouting),
-        iptables('nat', '-F', postrouting),
-        iptables('nat', '-X', postrouting),
-        iptables('filter', '-X', user),
+        tables('filter', '-D', 'FORWARD', '-j', forward),
+        tables('filter', '-F', forward),
+        tables('filter', '-X', forward),
+        tables('filter', '-F', isolate),
+        tables('filter', '-X', isolate),
+        tables('nat', '-D', 'POSTROUTING', '-j', postrouting),
+        tables('nat', '-F', postrouting),
+        tables('nat', '-X', postrouting),
+        ...dnatJumps.map(([from, rule]) => tables('nat', '-D', from, ...rule)),
+        tables('nat', '-F', dnat),
+        tables('nat', '-X', dnat),
+        ...(family === 4
+          ? [tables('raw', '-D', 'PREROUTING', '-j', raw), tables('raw', '-F', raw), tables('raw', '-X', raw)]
+          : []),
+        tables('filter', '-X', user),
       ],
     },
-    ...rulesOf(network).map(
-      ({ chain, table, rule, why }): Step => ({
-        id: `firewall.${chain === postrouting ? 'masquerade' : 'forward'}`,
+    ...rulesOf(network, family).map(
+      ({ id, chain, table, rule, why, first }): Step => ({
+        id: family === 4 ? id : id.replace('firewall', 'firewall6'),
         why,
-        apply: present.rule(table, chain, rule) ? [] : [iptables(table, '-A', chain, ...rule)],
-        undo: [iptables(table, '-D', chain, ...rule)],
+        apply: present.rule(table, chain, rule)
+          ? []
+          : [first === undefined ? tables(table, '-A', chain, ...rule) : tables(table, '-I', chain, '2', ...rule)],
+        undo: [tables(table, '-D', chain, ...rule)],
       }),
     ),
   ];
 }
 
-function chainCommands(present: Presence): IptablesCommand[] {
+/** Where packets to an address of the host are looked at: on their way in, and when the host itself sends them. */
+const dnatJumps: [string, string[]][] = ['PREROUTING', 'OUTPUT'].map((from) => [
+  from,
+  ['-m', 'addrtype', '--dst-type', 'LOCAL', '-j', dnat],
+]);
+
+function chainCommands(present: Presence, family: Family): IptablesCommand[] {
   const commands: IptablesCommand[] = [];
-  if (!present.chain(user)) commands.push(iptables('filter', '-N', user));
-  if (!present.chain(forward)) commands.push(iptables('filter', '-N', forward));
-  if (!present.rule('filter', forward, ['-j', user])) commands.push(iptables('filter', '-I', forward, '1', '-j', user));
-  if (!present.rule('filter', 'FORWARD', ['-j', forward]))
-    commands.push(iptables('filter', '-I', 'FORWARD', '1', '-j', forward));
-  if (!present.chain(postrouting)) commands.push(iptables('nat', '-N', postrouting));
-  if (!present.rule('nat', 'POSTROUTING', ['-j', postrouting]))
-    commands.push(iptables('nat', '-A', 'POSTROUTING', '-j', postrouting));
+  const tables = family === 4 ? iptables : ip6tables;
+  const chain = (table: Table, name: string) => {
+    if (!present.chain(table, name)) commands.push(tables(table, '-N', name));
+  };
+  const rule = (table: Table, at: 'append' | number, from: string, words: string[]) => {
+    if (present.rule(table, from, words)) return;
+    commands.push(
+      at === 'append' ? tables(table, '-A', from, ...words) : tables(table, '-I', from, String(at), ...words),
+    );
+  };
+  for (const name of [user, isolate, forward]) chain('filter', name);
+  rule('filter', 1, forward, ['-j', isolate]);
+  rule('filter', 1, forward, ['-j', user]);
+  rule('filter', 1, 'FORWARD', ['-j', forward]);
+  for (const name of [postrouting, dnat]) chain('nat', name);
+  rule('nat', 'append', 'POSTROUTING', ['-j', postrouting]);
+  for (const [from, words] of dnatJumps) rule('nat', 'append', from, words);
+  if (family === 4) {
+    chain('raw', raw);
+    rule('raw', 'append', raw, ['!', '-i', 'lo', '-d', '127.0.0.0/8', '-j', 'DROP']);
+    rule('raw', 1, 'PREROUTING', ['-j', raw]);
+  }
   return commands;
 }
 
 interface Presence {
-  chain(name: string): boolean;
-  rule(table: string, chain: string, rule: readonly string[]): boolean;
+  chain(table: Table, name: string): boolean;
+  rule(table: Table, chain: string, rule: readonly string[]): boolean;
 }
 
 /** What of ours is there already, from iptables-save's lines. Matches and their order are as iptables prints them. */
-function firewallPresence(lines: readonly string[]): Presence {
+export function firewallPresence(lines: readonly string[]): Presence {
   const chains = new Set<string>();
   const rules = new Set<string>();
   let table = '';
   for (const line of lines) {
     if (line.startsWith('*')) table = line.slice(1).trim();
-    else if (line.startsWith(':')) chains.add(line.slice(1).split(' ')[0] as string);
+    else if (line.startsWith(':')) chains.add(`${table} ${line.slice(1).split(' ')[0]}`);
     else if (line.startsWith('-A ')) rules.add(`${table} ${normalised(line.slice(3).trim().split(' '))}`);
   }
   return {
-    chain: (name) => chains.has(name),
+    chain: (name, chain) => chains.has(`${name} ${chain}`),
     rule: (name, chain, rule) => rules.has(`${name} ${normalised([chain, ...rule])}`),
   };
 }

@@ -5,11 +5,17 @@ import { launchBackground } from '../host/launch.ts';
 import { endGroup, endOrphans, isAlive, processRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import { withLock } from '../state/lock.ts';
-import { endpointOf, inBatches, planAttach, planNamespace } from './attach.ts';
+import { endpointOf, inBatches, isHostIp, nextIfname, planAttach, planDefaultRoutes, planNamespace } from './attach.ts';
 import { planBridge, planBridgeSettings } from './bridge.ts';
-import { defaultNetworkName, type Endpoint, type Network, type NetworkDefinition } from './definition.ts';
+import {
+  type Attachment,
+  defaultNetworkName,
+  type Endpoint,
+  type Network,
+  type NetworkDefinition,
+} from './definition.ts';
 import { defaultMtu, hasIpv6, interfaceExists, type NetworkFacts, readNetworkFacts } from './facts.ts';
-import { planFirewall, sharedSteps } from './firewall.ts';
+import { familiesOf, planFirewall, sharedSteps } from './firewall.ts';
 import { allocate, release } from './ipam.ts';
 import {
   changeNetwork,
@@ -23,7 +29,7 @@ import {
   writeNetwork,
 } from './store.ts';
 
-/** A container's address, reserved; the network may have to be brought up by whoever got it. */
+/** A container's addresses in a network, reserved; the network may have to be brought up by whoever got them. */
 export interface Lease {
   endpoint: Endpoint;
   network: Network;
@@ -31,23 +37,54 @@ export interface Lease {
   bringUp: boolean;
 }
 
-/** Reserves an address for a container, and the right to bring the network up when it is down. */
-export async function leaseAddress(name: string, container: string, wanted?: string): Promise<Lease> {
+/**
+ * Reserves addresses for a container, and the right to bring the network up when it is down.
+ *
+ * @param ifnames names of interfaces that it has already
+ */
+export async function leaseAddresses(
+  attachment: Attachment,
+  container: string,
+  ifnames: readonly string[] = [],
+): Promise<Lease> {
+  const name = attachment.network;
   const orCreate = name === defaultNetworkName ? newDefaultNetwork : undefined;
   return changeNetwork(
     name,
     (network) => {
-      const address = allocate(network, container, wanted);
+      const allocated = allocate(network, container, attachment);
       const bringUp = !isUp(network);
       if (bringUp) {
         network.up = false;
         claimNetwork(network);
       }
-      return { endpoint: endpointOf(network, address, 'eth0', defaultMtu()), network, bringUp };
+      const ifname = attachment.ifname ?? nextIfname(ifnames);
+      return { endpoint: endpointOf(network, allocated, attachment, ifname, defaultMtu()), network, bringUp };
     },
     orCreate,
     (network) => !isUp(network),
   );
+}
+
+/**
+ * Reserves addresses in all networks of a container. Of several, those that are down are brought up at once: nobody may
+ * wait for a claim while holding one.
+ */
+export async function leaseAll(attachments: readonly Attachment[], container: string): Promise<Lease[]> {
+  const leases: Lease[] = [];
+  const given = attachments.flatMap(({ ifname }) => ifname ?? []);
+  for (const attachment of attachments) {
+    const lease = await leaseAddresses(attachment, container, [
+      ...given,
+      ...leases.map(({ endpoint }) => endpoint.ifname),
+    ]);
+    if (lease.bringUp && attachments.length > 1) {
+      await bringUp(lease.network);
+      lease.bringUp = false;
+    }
+    leases.push(lease);
+  }
+  return leases;
 }
 
 /** Gives the claim of a lease back that cannot be used, so that nobody waits for a network which this will not bring up. */
@@ -60,41 +97,69 @@ export async function forgoBringUp({ bringUp, network: { name } }: Lease): Promi
 
 /** All steps that make a network: bridge first, then its settings and the firewall. Pure. */
 export function planNetwork(network: NetworkDefinition, facts: NetworkFacts): Step[] {
+  // A macvlan is nothing but its containers' interfaces.
+  if (network.driver === 'macvlan') return [];
   return [...planBridge(network, facts), planBridgeSettings(network, facts), ...planFirewall(network, facts)];
 }
 
-/** All steps that give a container its own network stack, wired to the network. Pure. */
+/** All steps that give a container its own network stack, wired to its networks. Pure. */
 export function planConnection(netns: string, endpoints: readonly Endpoint[], ipv6: boolean): Step[] {
-  return [...planNamespace(netns), ...endpoints.flatMap((endpoint) => planAttach(endpoint, netns, ipv6))];
+  return [
+    ...planNamespace(netns),
+    ...endpoints.flatMap((endpoint) => planAttach(endpoint, netns, ipv6)),
+    ...planDefaultRoutes(endpoints, netns),
+  ];
+}
+
+/** How a container is wired. */
+export interface Connection {
+  netns: string;
+  leases: readonly Lease[];
+  /** What else is done for it: names, published ports, links. */
+  further: readonly Step[];
+  /**
+   * Is given the container's own steps before the first is applied, so that a killed process leaves a trail; on failure it
+   * is given those that could not be undone. A namespace of that name that somebody else has made meanwhile is never
+   * among them.
+   */
+  record: (steps: Step[]) => void;
+  /** Is called as soon as the namespace is there with its interfaces, which then get addresses and routes. */
+  present: () => void;
 }
 
 /**
- * Makes the container's namespace and wires it. When the lease says so, the network is brought up in the same go:
+ * Makes the container's namespace and wires it. When a lease says so, the network is brought up in the same go:
  * one `ip -batch` for the host, one for the namespace, one `iptables-restore` beside them.
- *
- * @param record is given the container's own steps before the first is applied, so that a killed process leaves a trail;
- *   on failure it is given those that could not be undone. A namespace of that name that somebody else has made
- *   meanwhile is never among them.
- * @param present is called as soon as the namespace is there with its interfaces, which then get addresses and routes
  */
-export async function connect(
-  netns: string,
-  lease: Lease | undefined,
-  record: (steps: Step[]) => void,
-  present: () => void,
-): Promise<void> {
-  const own = planConnection(netns, lease === undefined ? [] : [lease.endpoint], hasIpv6());
-  const last = lease === undefined ? 'netns.add' : 'veth.add';
+export async function connect({ netns, leases, further, record, present }: Connection): Promise<void> {
+  const endpoints = leases.map(({ endpoint }) => endpoint);
+  const own = [...planConnection(netns, endpoints, hasIpv6()), ...further];
+  const last = inBatches(own).findLast(isHostIp);
   const applied = (step: Step) => {
-    if (step.id === last) present();
+    if (step === last) present();
   };
-  if (lease?.bringUp === true) {
-    await raise(lease.network.name, own, record, applied);
+  const toRaise = leases.find(({ bringUp: down }) => down);
+  if (toRaise !== undefined) {
+    await raise(toRaise.network.name, own, record, applied);
     return;
   }
   record(own);
-  if (lease !== undefined) await leftoverGone(lease.endpoint.hostIfname);
+  for (const { hostIfname } of endpoints) if (hostIfname !== '') await leftoverGone(hostIfname);
   await applySteps(inBatches(own), { left: record, applied });
+}
+
+/** Adds a network to a running container that has those of `before`. */
+export async function connectRunning(
+  netns: string,
+  lease: Lease,
+  before: readonly Endpoint[],
+  further: readonly Step[],
+): Promise<void> {
+  const endpoints = [...before, lease.endpoint];
+  const own = [...planAttach(lease.endpoint, netns, hasIpv6()), ...planDefaultRoutes(endpoints, netns), ...further];
+  if (lease.bringUp) return raise(lease.network.name, own, () => {});
+  if (lease.endpoint.hostIfname !== '') await leftoverGone(lease.endpoint.hostIfname);
+  await applySteps(inBatches(own));
 }
 
 /** Brings a network up without a container. The caller has claimed it. */
@@ -111,7 +176,7 @@ async function raise(
 ): Promise<void> {
   try {
     const network = requireNetwork(name);
-    const steps = planNetwork(network, await readNetworkFacts(network.bridge));
+    const steps = planNetwork(network, await factsFor(network));
     await updateClaimed(name, (current) => {
       current.applied = withUndoOf(current.applied, steps);
     });
@@ -136,6 +201,12 @@ async function raise(
       'What could not be undone is left for "minirun system reconcile"',
     );
   }
+}
+
+/** A macvlan network needs to know nothing of the host. */
+async function factsFor(network: Network): Promise<NetworkFacts> {
+  const families = network.driver === 'macvlan' ? [] : familiesOf(network);
+  return readNetworkFacts(network.bridge, families);
 }
 
 /** Takes down a network whose bring-up has failed; what it shares stays for another network that uses it. */
@@ -165,13 +236,13 @@ async function leftoverGone(ifname: string): Promise<void> {
  * part. An earlier step keeps its undo where the new plan finds nothing to do and so nothing to take back (ip_forward),
  * and where the new plan has nothing like it (a rule of a range that the network no longer has).
  */
-function withUndoOf(before: readonly Step[], steps: readonly Step[]): Step[] {
+export function withUndoOf(before: readonly Step[], steps: readonly Step[]): Step[] {
   const undone = new Set(steps.map((step) => JSON.stringify(step.undo)));
   return [...before.filter((step) => step.undo.length > 0 && !undone.has(JSON.stringify(step.undo))), ...steps];
 }
 
 /** Changes a network that this process has claimed. */
-async function updateClaimed(name: string, change: (network: Network) => void): Promise<void> {
+export async function updateClaimed(name: string, change: (network: Network) => void): Promise<void> {
   await withLock(() => {
     const network = readNetwork(name);
     if (network === undefined) return;
@@ -203,10 +274,9 @@ export async function leave(
   return whenFree((free) => {
     const networks = names === undefined ? listNetworks() : names.flatMap((name) => readNetwork(name) ?? []);
     for (const network of networks) {
-      const held = Object.entries(network.leases).filter(([, holder]) => holder === container);
-      for (const [address] of held) release(network, container, address);
+      const held = release(network, container);
       if (linger) network.idleSince = Date.now();
-      if (held.length > 0) writeNetwork(network);
+      if (held) writeNetwork(network);
     }
     const idle = networks.filter((network) => isIdle(network) && !isAlive(network.claim));
     if (linger || idle.length === 0) return { goingDown: [], idle: idle.map(({ name }) => name) };

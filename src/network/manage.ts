@@ -4,18 +4,34 @@ import { faultPoint } from '../host/fault.ts';
 import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
 import { withLock } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
-import { macOf } from './address.ts';
-import { defaultNetworkName, type Network } from './definition.ts';
-import { interfaceExists } from './facts.ts';
+import {
+  blockOf,
+  contains,
+  encloses,
+  type Family,
+  formatAddress,
+  formatRange,
+  overlaps,
+  parseAddress,
+  parseDestination,
+  parseSubnet,
+  type Range,
+} from './address.ts';
+import { defaultNetworkName, type Driver, type Network, type NetworkRoute, type Subnet } from './definition.ts';
+import { hasIpv6, interfaceExists } from './facts.ts';
+import { familiesOf } from './firewall.ts';
 import { bringUp, handOver, tearDown } from './lifecycle.ts';
+import { isIfname, networkOptions } from './options.ts';
 import {
   changeNetwork,
   claimNetwork,
   defineNetwork,
   freeSubnet,
+  freeSubnet6,
   listNetworks,
   readNetwork,
   refuseOverlap,
+  subnetOf,
   whenFree,
   writeNetwork,
 } from './store.ts';
@@ -23,9 +39,20 @@ import {
 /** What `network create` takes, as it was typed. */
 export interface NetworkRequest {
   name: string;
-  subnet?: string;
-  gateway?: string;
-  bridge?: string;
+  driver: string;
+  subnets: string[];
+  gateways: string[];
+  ranges: string[];
+  /** `NAME=ADDRESS`. */
+  reserved: string[];
+  /** Give it an IPv6 range, too, when none is named. */
+  ipv6: boolean;
+  internal: boolean;
+  isolate: boolean;
+  /** `DESTINATION,GATEWAY`. */
+  routes: string[];
+  /** `--opt`. */
+  options: string[];
   labels: Record<string, string>;
 }
 
@@ -38,9 +65,10 @@ const reserved = new Set([defaultNetworkName, 'none', 'host', 'default', 'bridge
 /**
  * Checks a request and makes a network of it on paper.
  *
- * @throws MinirunError when it collides with another network or with something on the host
+ * @throws MinirunError when it makes no sense, or collides with another network or with something on the host
  */
-export function draftNetwork({ name, subnet, gateway, bridge, labels }: NetworkRequest): Network {
+export function draftNetwork(request: NetworkRequest): Network {
+  const { name } = request;
   const refuse = (why: string, remedy: string) => new MinirunError(`cannot create network "${name}"`, why, remedy);
   if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(name) || name.length > 200) {
     throw refuse('names are letters, digits, "_", "." and "-", and begin with a letter or digit', 'Choose such a name');
@@ -48,24 +76,123 @@ export function draftNetwork({ name, subnet, gateway, bridge, labels }: NetworkR
   if (reserved.has(name)) throw refuse('minirun itself has a network of that name', 'Choose another name');
   if (readNetwork(name) !== undefined)
     throw refuse('there is one of that name', `Choose another name, or remove that one: minirun network rm ${name}`);
-  if (gateway !== undefined && subnet === undefined)
-    throw refuse('--gateway needs a --subnet', 'Add the --subnet that the gateway is in');
-  const network = defineNetwork(name, subnet ?? freeSubnet(), { gateway, bridge, labels });
-  // The kernel's rule for names of interfaces.
-  if (!/^[^\s/:]{1,15}$/.test(network.bridge) || network.bridge === '.' || network.bridge === '..') {
+  const { driver, ...given } = networkOptions(request);
+  const network = defineNetwork(name, {
+    driver,
+    ...given,
+    subnets: subnetsOf(request, driver),
+    labels: request.labels,
+  });
+  for (const route of network.routes) checkRoute(route, network, refuse);
+  if (driver === 'macvlan') checkParent(network, refuse);
+  else checkBridge(network, refuse);
+  refuseOverlap(network);
+  return network;
+}
+
+type Refuse = (why: string, remedy: string) => MinirunError;
+
+/** A bridge of its own, with a name that the kernel takes. */
+function checkBridge({ bridge, name }: Network, refuse: Refuse): void {
+  if (!isIfname(bridge)) {
     throw refuse(
-      `"${network.bridge}" cannot be the name of a bridge`,
+      `"${bridge}" cannot be the name of a bridge`,
       'Give at most 15 characters without "/", ":" and spaces',
     );
   }
-  const owner = listNetworks().find((each) => each.bridge === network.bridge);
+  const owner = listNetworks().find((each) => each.name !== name && each.bridge === bridge);
   if (owner !== undefined)
-    throw refuse(`network "${owner.name}" has the bridge ${network.bridge}`, 'Choose another name for the bridge');
-  if (interfaceExists(network.bridge)) {
-    throw refuse(`the host has an interface ${network.bridge} already`, 'Choose another name for the bridge');
+    throw refuse(`network "${owner.name}" has the bridge ${bridge}`, 'Choose another name for the bridge');
+  if (interfaceExists(bridge)) {
+    throw refuse(`the host has an interface ${bridge} already`, 'Choose another name for the bridge');
   }
-  refuseOverlap(network);
-  return network;
+}
+
+/** A macvlan is on a real interface of the host, or on what passes for one. */
+function checkParent({ bridge: parent }: Network, refuse: Refuse): void {
+  if (parent === '') throw refuse('a macvlan network needs an interface of the host', 'Name it: --opt parent=eth0');
+  if (!interfaceExists(parent)) throw refuse(`the host has no interface ${parent}`, 'See those there are: ip -br link');
+  if (listNetworks().some(({ driver, bridge }) => driver === 'bridge' && bridge === parent))
+    throw refuse(
+      `${parent} is the bridge of another network`,
+      'Name an interface that leads outside: --opt parent=eth0',
+    );
+}
+
+/** A route's gateway must be reachable from every container: on one of the network's own ranges. */
+function checkRoute({ destination, gateway }: NetworkRoute, { subnets }: Network, refuse: Refuse): void {
+  const range = parseDestination(destination);
+  if (parseAddress(gateway).family !== range.family)
+    throw refuse(
+      `the route ${destination},${gateway} mixes IPv4 and IPv6`,
+      'Give a destination and a gateway of one kind',
+    );
+  if (!subnets.some(({ subnet }) => contains(parseSubnet(subnet), parseAddress(gateway)))) {
+    throw refuse(
+      `its containers cannot reach the gateway ${gateway} of the route to ${destination}`,
+      `Choose a gateway in ${subnets.map(({ subnet }) => subnet).join(' or ')}`,
+    );
+  }
+}
+
+/** The ranges with their gateways, parts and reserved addresses, each of which belongs to the range it lies in. */
+function subnetsOf(request: NetworkRequest, driver: Driver): Subnet[] {
+  const refuse = (why: string, remedy: string) =>
+    new MinirunError(`cannot create network "${request.name}"`, why, remedy);
+  const given = request.subnets.map((text) => formatRange(parseSubnet(text)));
+  const has = (family: Family) => given.some((subnet) => parseSubnet(subnet).family === family);
+  if (driver === 'macvlan' && given.length === 0)
+    throw refuse(
+      'a macvlan network has the addresses of the network it is on',
+      'Give them: --subnet RANGE --gateway ROUTER',
+    );
+  const automatic = [...(given.length > 0 ? [] : [freeSubnet()]), ...(request.ipv6 && !has(6) ? [freeSubnet6()] : [])];
+  if (has(6) && !hasIpv6()) throw refuse('this kernel has no IPv6', 'Leave the IPv6 range out');
+  const ranges = [...given, ...automatic].map((subnet) => ({ subnet, range: parseSubnet(subnet) }));
+  for (const [index, { subnet, range }] of ranges.entries()) {
+    const other = ranges.slice(0, index).find((each) => overlaps(each.range, range));
+    if (other !== undefined)
+      throw refuse(`${subnet} overlaps ${other.subnet}`, 'Give ranges that have nothing in common');
+  }
+  const within = (what: string, inner: Range, text: string) => {
+    const found = ranges.find(({ range }) => encloses(range, inner));
+    if (found !== undefined) return found.subnet;
+    if (given.length === 0) throw refuse(`${what} needs a --subnet`, `Add the --subnet that ${text} is in`);
+    throw refuse(`${what} ${text} is in none of its subnets`, `Choose one in ${given.join(' or ')}`);
+  };
+  const gateways = new Map<string, string>();
+  for (const text of request.gateways) {
+    const address = parseAddress(text);
+    const subnet = within('--gateway', blockOf(address, address.family === 4 ? 32 : 128), text);
+    if (gateways.has(subnet)) throw refuse(`there are two gateways for ${subnet}`, 'Give one for each subnet');
+    gateways.set(subnet, formatAddress(address));
+  }
+  const parts = new Map(
+    request.ranges.map(
+      (text) => [within('--ip-range', parseSubnet(text), text), formatRange(parseSubnet(text))] as const,
+    ),
+  );
+  const kept = request.reserved.map((text) => {
+    const [what = '', address = ''] = text.split('=', 2);
+    const value = parseAddress(address);
+    return {
+      what,
+      address: formatAddress(value),
+      subnet: within('--aux-address', blockOf(value, value.family === 4 ? 32 : 128), address),
+    };
+  });
+  return ranges
+    .map(({ subnet, range }): Subnet & { family: Family } => {
+      const reserve = kept.filter((each) => each.subnet === subnet).map(({ what, address }) => [what, address]);
+      return {
+        family: range.family,
+        ...subnetOf(subnet, gateways.get(subnet)),
+        ...(parts.has(subnet) ? { range: parts.get(subnet) } : {}),
+        ...(reserve.length === 0 ? {} : { reserved: Object.fromEntries(reserve) as Record<string, string> }),
+      };
+    })
+    .toSorted((a, b) => a.family - b.family)
+    .map(({ family: _family, ...subnet }) => subnet);
 }
 
 /** Makes a network and brings it up; it stays up until `removeNetwork`. */
@@ -158,35 +285,61 @@ export function findNetwork(reference: string): Network {
   throw new MinirunError(`no network "${reference}"`, 'none has that name or id', remedy);
 }
 
+/** What is known of a container in a network, for `network inspect`. */
+export interface Member {
+  name: string;
+  mac: string;
+  /** With prefix length; empty without one. */
+  ipv4: string;
+  ipv6: string;
+}
+
 /** A network in docker's words and order, as `network inspect` shows it. */
-export function describeNetwork(network: Network, nameOf: (container: string) => string): object {
-  const prefixLength = network.subnet.split('/')[1];
-  const containers = Object.entries(network.leases).map(([address, id]) => [
+export function describeNetwork(network: Network, membersOf: (network: Network) => Map<string, Member>): object {
+  const containers = [...membersOf(network)].map(([id, { name, mac, ipv4, ipv6 }]) => [
     id,
-    {
-      Name: nameOf(id),
-      EndpointID: '',
-      MacAddress: macOf(address),
-      IPv4Address: `${address}/${prefixLength}`,
-      IPv6Address: '',
-    },
+    { Name: name, EndpointID: '', MacAddress: mac, IPv4Address: ipv4, IPv6Address: ipv6 },
   ]);
+  const families = familiesOf(network);
   return {
     Name: network.name,
     Id: network.id,
     Created: network.created,
     Scope: 'local',
     Driver: network.driver,
-    EnableIPv4: true,
-    EnableIPv6: false,
-    IPAM: { Driver: 'default', Options: {}, Config: [{ Subnet: network.subnet, Gateway: network.gateway }] },
-    Internal: false,
+    EnableIPv4: families.includes(4),
+    EnableIPv6: families.includes(6),
+    IPAM: {
+      Driver: 'default',
+      Options: {},
+      Config: network.subnets.map(({ subnet, gateway, range, reserved: kept }) => ({
+        Subnet: subnet,
+        ...(range === undefined ? {} : { IPRange: range }),
+        Gateway: gateway,
+        ...(kept === undefined ? {} : { AuxiliaryAddresses: kept }),
+      })),
+    },
+    Internal: network.internal,
     Attachable: false,
     Ingress: false,
     ConfigFrom: { Network: '' },
     ConfigOnly: false,
     Containers: Object.fromEntries(containers),
-    Options: { 'com.docker.network.bridge.name': network.bridge },
+    Options: describeOptions(network),
     Labels: network.labels,
+    Isolated: network.isolate,
+    Routes: network.routes.map(({ destination, gateway }) => ({ Destination: destination, Gateway: gateway })),
+  };
+}
+
+function describeOptions({ driver, bridge, mtu, masquerade, icc, hostAddress }: Network): Record<string, string> {
+  if (driver === 'macvlan')
+    return { parent: bridge, ...(mtu === undefined ? {} : { 'com.docker.network.driver.mtu': String(mtu) }) };
+  return {
+    'com.docker.network.bridge.name': bridge,
+    ...(mtu === undefined ? {} : { 'com.docker.network.driver.mtu': String(mtu) }),
+    ...(masquerade ? {} : { 'com.docker.network.bridge.enable_ip_masquerade': 'false' }),
+    ...(icc ? {} : { 'com.docker.network.bridge.enable_icc': 'false' }),
+    ...(hostAddress ? {} : { 'com.docker.network.bridge.inhibit_ipv4': 'true' }),
   };
 }

@@ -5,14 +5,16 @@ import { bootId, endOrphans, isAlive, type ProcessRef, selfRef } from '../host/p
 import { readJson, writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
-import { formatAddress, overlaps, parseSubnet } from './address.ts';
-import { defaultNetworkName, defaultPools, type Network } from './definition.ts';
+import { blockOf, formatAddress, formatRange, overlaps, parseSubnet, type Range } from './address.ts';
+import { defaultNetworkName, defaultPools, type Network, type Subnet } from './definition.ts';
 import { checkGateway, interfaceExists, overlappingRoute } from './facts.ts';
+import { usableRange } from './ipam.ts';
 
 /** Reads a network as it is true in this boot; undefined when there is none of that name. */
 export function readNetwork(name: string): Network | undefined {
-  const network = readJson<Network>(paths.network(name));
-  if (network === undefined) return undefined;
+  const stored = readJson<Network | NetworkOfSchema1>(paths.network(name));
+  if (stored === undefined) return undefined;
+  const network = stored.schema === 1 ? upgraded(stored) : stored;
   if (network.boot !== bootId()) {
     // A reboot took bridges, rules and containers along: nothing of that is leased any more.
     return {
@@ -27,6 +29,43 @@ export function readNetwork(name: string): Network | undefined {
     };
   }
   return network;
+}
+
+/** How minirun 0.3 and before stored a network: one IPv4 range, and none of today's choices. */
+interface NetworkOfSchema1 extends Omit<Network, 'schema' | 'subnets' | 'last'> {
+  schema: 1;
+  subnet: string;
+  gateway: string;
+  last?: string;
+}
+
+function upgraded({ subnet, gateway, last, ...rest }: NetworkOfSchema1): Network {
+  return {
+    ...rest,
+    ...plain,
+    schema: 2,
+    subnets: [{ subnet, gateway }],
+    last: last === undefined ? {} : { [subnet]: last },
+  };
+}
+
+/** What a network is like when nothing else was asked for. */
+const plain = {
+  routes: [],
+  internal: false,
+  isolate: true,
+  masquerade: true,
+  icc: true,
+  hostAddress: true,
+} satisfies Partial<Network>;
+
+/** The ranges of all networks. */
+function takenRanges(): Range[] {
+  return listNetworks().flatMap(rangesOf);
+}
+
+function rangesOf({ subnets }: Pick<Network, 'subnets'>): Range[] {
+  return subnets.map(({ subnet }) => parseSubnet(subnet));
 }
 
 /** Writes a network; under the lock only. */
@@ -52,7 +91,7 @@ export function requireNetwork(name: string): Network {
 
 /** The default network's definition: the first range that overlaps no route of the host and no other network. */
 export function newDefaultNetwork(): Network {
-  const taken = listNetworks().map((network) => parseSubnet(network.subnet));
+  const taken = takenRanges();
   const subnet = defaultPools.find(
     (pool) =>
       overlappingRoute(pool, defaultNetworkName) === undefined &&
@@ -65,40 +104,42 @@ export function newDefaultNetwork(): Network {
       'Create a network with a free range: minirun network create --subnet RANGE NAME, and use --network NAME',
     );
   }
-  return { ...defineNetwork(defaultNetworkName, subnet), automatic: true };
+  return { ...defineNetwork(defaultNetworkName, { subnets: [subnetOf(subnet)] }), automatic: true };
+}
+
+/** A range with its gateway: the first address unless another is given. @throws MinirunError when that is none of it */
+export function subnetOf(subnet: string, gateway?: string): Subnet {
+  const range = parseSubnet(subnet);
+  const chosen = gateway ?? formatAddress({ family: range.family, value: usableRange(range).first });
+  checkGateway(subnet, chosen);
+  return { subnet, gateway: chosen };
 }
 
 /** A network definition with everything that was not given filled in. Nothing is written. */
-export function defineNetwork(
-  name: string,
-  subnet: string,
-  options: { gateway?: string; bridge?: string; labels?: Record<string, string> } = {},
-): Network {
-  const range = parseSubnet(subnet);
-  const gateway = options.gateway ?? formatAddress(range.first + 1);
-  checkGateway(subnet, gateway);
+export function defineNetwork(name: string, given: Pick<Network, 'subnets'> & Partial<Network>): Network {
   const id = randomBytes(32).toString('hex');
   return {
-    schema: 1,
+    schema: 2,
     name,
     id,
     driver: 'bridge',
-    bridge: options.bridge ?? (name === defaultNetworkName ? name : `mr-${id.slice(0, 12)}`),
-    subnet,
-    gateway,
+    bridge: name === defaultNetworkName ? name : `mr-${id.slice(0, 12)}`,
+    ...plain,
     created: new Date().toISOString(),
-    labels: options.labels ?? {},
+    labels: {},
     automatic: false,
     leases: {},
+    last: {},
     up: false,
     boot: bootId(),
     applied: [],
+    ...given,
   };
 }
 
-/** A range for a new network that overlaps nothing. */
+/** An IPv4 range for a new network that overlaps nothing. */
 export function freeSubnet(): string {
-  const taken = listNetworks().map((network) => parseSubnet(network.subnet));
+  const taken = takenRanges();
   for (let second = 100; second < 256; second++) {
     const subnet = `10.${second}.0.0/24`;
     if (!taken.some((range) => overlaps(range, parseSubnet(subnet))) && overlappingRoute(subnet) === undefined)
@@ -111,24 +152,28 @@ export function freeSubnet(): string {
   );
 }
 
-/** @throws MinirunError when the range of a new network overlaps another network or a route of the host */
+/** A unique local range with a random global id, as RFC 4193 section 3.2 wants it. */
+export function freeSubnet6(): string {
+  const globalId = BigInt(`0x${randomBytes(5).toString('hex')}`);
+  return formatRange(blockOf({ family: 6, value: (0xfdn << 120n) | (globalId << 80n) }, 64));
+}
+
+/** @throws MinirunError when a range of a new network overlaps another network or a route of the host */
 export function refuseOverlap(network: Network): void {
-  const range = parseSubnet(network.subnet);
-  const other = listNetworks().find((each) => each.name !== network.name && overlaps(range, parseSubnet(each.subnet)));
-  if (other !== undefined) {
-    throw new MinirunError(
-      `cannot create network "${network.name}"`,
-      `${network.subnet} overlaps ${other.subnet} of network "${other.name}"`,
-      'Choose another --subnet',
-    );
-  }
-  const route = overlappingRoute(network.subnet, network.bridge);
-  if (route !== undefined) {
-    throw new MinirunError(
-      `cannot create network "${network.name}"`,
-      `${network.subnet} overlaps the host's route ${route}`,
-      'Choose another --subnet',
-    );
+  const refuse = (why: string) =>
+    new MinirunError(`cannot create network "${network.name}"`, why, 'Choose another --subnet');
+  for (const { subnet } of network.subnets) {
+    const range = parseSubnet(subnet);
+    for (const other of listNetworks()) {
+      const overlapped =
+        other.name === network.name
+          ? undefined
+          : other.subnets.find((each) => overlaps(range, parseSubnet(each.subnet)));
+      if (overlapped !== undefined) throw refuse(`${subnet} overlaps ${overlapped.subnet} of network "${other.name}"`);
+    }
+    // A macvlan is on somebody else's wire, to which the host has a route, too.
+    const route = network.driver === 'macvlan' ? undefined : overlappingRoute(subnet, network.bridge);
+    if (route !== undefined) throw refuse(`${subnet} overlaps the host's route ${route}`);
   }
 }
 
@@ -175,9 +220,8 @@ export async function whenFree<T>(attempt: (free: () => boolean) => T | undefine
 
 /** An idle default network moves to another range when the host has got a route to its old one. */
 function repooled(network: Network): Network {
-  if (overlappingRoute(network.subnet, network.bridge) === undefined) return network;
-  const { subnet, gateway } = newDefaultNetwork();
-  return { ...network, subnet, gateway, last: undefined };
+  if (network.subnets.every(({ subnet }) => overlappingRoute(subnet, network.bridge) === undefined)) return network;
+  return { ...network, subnets: newDefaultNetwork().subnets, last: {} };
 }
 
 /** Whether the network is up in fact: somebody may have deleted the bridge, or this is another host namespace. */

@@ -1,0 +1,236 @@
+import { MinirunError } from '../errors.ts';
+import { applySteps } from '../host/executor.ts';
+import { faultPoint } from '../host/fault.ts';
+import { ipIn, type Step } from '../host/steps.ts';
+import { planDefaultRoutes } from '../network/attach.ts';
+import { type Attachment, defaultNetworkName, type Endpoint, type Network } from '../network/definition.ts';
+import { hasIpv6 } from '../network/facts.ts';
+import { connectRunning, leaseAddresses, leave, tearDown } from '../network/lifecycle.ts';
+import { findNetwork, type Member } from '../network/manage.ts';
+import { reloadNetworks } from '../network/reload.ts';
+import { withLock } from '../state/lock.ts';
+import { writeJson } from '../state/json.ts';
+import type { ContainerState, Definition } from './definition.ts';
+import { attachmentsOf, hasOwnNetwork, namespaceName } from './networking.ts';
+import { interfaceSysctls } from './spec.ts';
+import {
+  type Container,
+  containerFiles,
+  isRunning,
+  listContainers,
+  readContainer,
+  readState,
+  requireContainer,
+  writeState,
+} from './store.ts';
+
+/** The containers that have addresses in a network, by id. */
+export function membersOf(network: Network): Map<string, Member> {
+  const holders = new Set(Object.values(network.leases));
+  const members = [...holders].map((id): [string, Member] => {
+    const container = readContainer(id);
+    const endpoint = container?.state.endpoints.find((each) => each.network === network.name);
+    const text = (address: { address: string; prefixLength: number } | undefined) =>
+      address === undefined ? '' : `${address.address}/${address.prefixLength}`;
+    return [
+      id,
+      {
+        name: container?.definition.name ?? id.slice(0, 12),
+        mac: endpoint?.mac ?? '',
+        ipv4: text(endpoint?.ipv4),
+        ipv6: text(endpoint?.ipv6),
+      },
+    ];
+  });
+  return new Map(members);
+}
+
+/** What to call the container with an id. */
+export function containerName(id: string): string {
+  return readContainer(id)?.definition.name ?? id.slice(0, 12);
+}
+
+/**
+ * Puts a container into a further network: at once when it is running, and whenever it is started.
+ *
+ * @throws MinirunError before any effect when it is there already or has no network stack of its own
+ */
+export async function connectContainer(
+  networkReference: string,
+  reference: string,
+  wanted: Omit<Attachment, 'network'>,
+): Promise<void> {
+  const network = networkReference === defaultNetworkName ? defaultNetworkName : findNetwork(networkReference).name;
+  const attachment: Attachment = { ...wanted, network };
+  const container = await withLock(() => {
+    const found = requireSteady(reference, `connect network "${network}" to`);
+    const { definition, state } = found;
+    const attachments = attachmentsOf(definition);
+    const isThere = attachments.some((each) => each.network === network);
+    const refuse = (why: string, remedy: string) =>
+      new MinirunError(`cannot connect container "${definition.name}" to network "${network}"`, why, remedy);
+    if (isThere && (!isRunning(state) || state.endpoints.some((each) => each.network === network)))
+      throw refuse('it is in that network', `See minirun inspect ${definition.name}`);
+    const { ifname } = attachment;
+    const taken = [...attachments, ...state.endpoints].some(
+      (each) => ifname !== undefined && each.ifname === ifname && each.network !== network,
+    );
+    if (taken) throw refuse(`it has an interface ${ifname} already`, 'Choose another ifname');
+    writeAttachments(definition, [...attachments.filter((each) => each.network !== network), attachment]);
+    return found;
+  });
+  const { id } = container.definition;
+  faultPoint('connect.defined');
+  if (!isRunning(container.state)) return;
+  try {
+    await attachRunning(container, attachment);
+  } catch (error) {
+    await detachLeases(id, network);
+    await withLock(() => forget(id, network));
+    throw error;
+  }
+}
+
+/** Gives a running container the interface, and writes it down unless the container has ended meanwhile. */
+async function attachRunning({ definition, state }: Container, attachment: Attachment): Promise<void> {
+  const { id } = definition;
+  const netns = namespaceName(definition);
+  // What a killed process may have left of the same undertaking.
+  await detachLeases(id, attachment.network);
+  const lease = await leaseAddresses(
+    attachment,
+    id,
+    state.endpoints.map(({ ifname }) => ifname),
+  );
+  faultPoint('connect.leased');
+  const { endpoint } = lease;
+  const sysctls = Object.entries(interfaceSysctls([endpoint], hasIpv6()));
+  await connectRunning(netns, lease, state.endpoints, [
+    {
+      id: 'container.sysctl',
+      why: 'The interface is to be like those that the container was started with.',
+      apply: sysctls.map(([key, value]) => ({ tool: 'sysctl', netns, key, value })),
+      undo: [],
+    },
+  ]);
+  faultPoint('connect.attached');
+  const written = await updateRunning(id, state, (current) => ({
+    ...current,
+    endpoints: [...current.endpoints.filter((each) => each.network !== endpoint.network), endpoint],
+  }));
+  if (!written) await detachLeases(id, attachment.network);
+}
+
+/**
+ * Takes a container out of a network.
+ *
+ * @param force also when it is not in it, or does not exist
+ */
+export async function disconnectContainer(networkReference: string, reference: string): Promise<void> {
+  const network = networkReference === defaultNetworkName ? defaultNetworkName : findNetwork(networkReference).name;
+  const { definition, state } = await withLock(() => {
+    const found = requireSteady(reference, `disconnect network "${network}" from`);
+    const attachments = attachmentsOf(found.definition);
+    const known = [...attachments, ...found.state.endpoints].some((each) => each.network === network);
+    if (!known) {
+      throw new MinirunError(
+        `cannot disconnect container "${found.definition.name}" from network "${network}"`,
+        'it is not in that network',
+        `See minirun inspect ${found.definition.name}`,
+      );
+    }
+    writeAttachments(
+      found.definition,
+      attachments.filter((each) => each.network !== network),
+    );
+    return found;
+  });
+  const { id } = definition;
+  faultPoint('disconnect.defined');
+  if (!isRunning(state)) return;
+  const gone = state.endpoints.find((each) => each.network === network);
+  if (gone === undefined) return detachLeases(id, network);
+  const rest = state.endpoints.filter((each) => each !== gone);
+  await applySteps(planDetach(gone, rest, namespaceName(definition)));
+  faultPoint('disconnect.detached');
+  await updateRunning(id, state, (current) => ({
+    ...current,
+    endpoints: current.endpoints.filter((each) => each.network !== network),
+  }));
+  await detachLeases(id, network);
+}
+
+/** Steps that take an interface away from a namespace. Pure. */
+export function planDetach(endpoint: Endpoint, rest: readonly Endpoint[], netns: string): Step[] {
+  return [
+    {
+      id: 'container.detach',
+      why: `Pull the plug: deleting one end of the pair deletes both, with the addresses and routes.`,
+      apply: [ipIn(netns, 'link', 'del', endpoint.ifname)],
+      undo: [],
+    },
+    ...planDefaultRoutes(rest, netns),
+  ];
+}
+
+/** A container whose networks may be changed now. @throws MinirunError when it has none of its own or is in between two states */
+function requireSteady(reference: string, verb: string): Container {
+  const container = requireContainer(reference);
+  const { definition, state } = container;
+  const refuse = (why: string, remedy: string) =>
+    new MinirunError(`cannot ${verb} container "${definition.name}"`, why, remedy);
+  if (!hasOwnNetwork(definition)) {
+    const whose = definition.network === 'host' ? "the host's" : "another container's";
+    throw refuse(`it uses ${whose} network`, 'Create it without --network');
+  }
+  if (!['running', 'created', 'exited'].includes(state.status))
+    throw refuse(`it is ${state.status}`, 'Try again in a moment');
+  return container;
+}
+
+/** Under the lock. */
+function writeAttachments(definition: Definition, attachments: Attachment[]): void {
+  writeJson(containerFiles(definition.id).definition, { ...definition, attachments });
+}
+
+function forget(id: string, network: string): void {
+  const definition = readContainer(id)?.definition;
+  if (definition === undefined) return;
+  writeAttachments(
+    definition,
+    attachmentsOf(definition).filter((each) => each.network !== network),
+  );
+}
+
+/** Gives a container's addresses in one network back, and takes the network down when that leaves it idle. */
+async function detachLeases(id: string, network: string): Promise<void> {
+  const departure = await leave(id, [network], false);
+  if (departure.goingDown.length > 0) await tearDown([], departure);
+}
+
+/** Changes the state of a container that still runs as it did. */
+async function updateRunning(
+  id: string,
+  before: ContainerState,
+  change: (state: ContainerState) => ContainerState,
+): Promise<boolean> {
+  return withLock(() => {
+    const state = readState(id);
+    if (state === undefined || state.status !== 'running' || state.init?.start !== before.init?.start) return false;
+    writeState(id, change(state));
+    return true;
+  });
+}
+
+/** The endpoints of all running containers. */
+function runningEndpoints(): { container: Container; endpoint: Endpoint }[] {
+  return listContainers()
+    .filter(({ state }) => isRunning(state))
+    .flatMap((container) => container.state.endpoints.map((endpoint) => ({ container, endpoint })));
+}
+
+/** `network reload`. @returns the names of the networks */
+export async function reload(): Promise<string[]> {
+  const running = runningEndpoints();
+  return reloadNetworks(running.map(({ endpoint }) => endpoint));
+}

@@ -1,0 +1,60 @@
+import { applySteps } from '../host/executor.ts';
+import { ip, type Step } from '../host/steps.ts';
+import type { Endpoint, Network } from './definition.ts';
+import { interfaceExists, readFirewall } from './facts.ts';
+import { familiesOf, planRules } from './firewall.ts';
+import { bringUp, updateClaimed, withUndoOf } from './lifecycle.ts';
+import { changeNetwork, claimNetwork, isUp, listNetworks } from './store.ts';
+
+/**
+ * Puts back what somebody has taken away of the networks that are up: rules after `iptables -F` or a reload of firewalld,
+ * bridges, their ports. What is there stays as it is.
+ *
+ * @param endpoints of all running containers
+ * @returns the names of the networks
+ */
+export async function reloadNetworks(endpoints: readonly Endpoint[]): Promise<string[]> {
+  const networks = listNetworks().filter(({ driver, up }) => driver === 'bridge' && up);
+  for (const { name } of networks) {
+    const mine = endpoints.filter((endpoint) => endpoint.network === name && interfaceExists(endpoint.hostIfname));
+    const network = await changeNetwork(
+      name,
+      (current) => {
+        current.up = isUp(current);
+        claimNetwork(current);
+        return current;
+      },
+      undefined,
+      () => true,
+    );
+    if (network.up) await restoreRules(network);
+    else await bringUp(network);
+    await applySteps(mine.map(planPort));
+  }
+  return networks.map(({ name }) => name);
+}
+
+async function restoreRules(network: Network): Promise<void> {
+  const steps: Step[] = [];
+  for (const family of familiesOf(network)) steps.push(...planRules(network, family, await readFirewall(family)));
+  try {
+    await updateClaimed(network.name, (current) => {
+      current.applied = withUndoOf(current.applied, steps);
+    });
+    // What of it has been applied when a step fails is better than nothing.
+    await applySteps(steps, { callersOwn: new Set(steps) });
+  } finally {
+    await updateClaimed(network.name, (current) => {
+      current.claim = undefined;
+    });
+  }
+}
+
+function planPort({ hostIfname, bridge }: Endpoint): Step {
+  return {
+    id: 'veth.master',
+    why: 'The bridge is a new one: plug the container in again.',
+    apply: [ip('link', 'set', hostIfname, 'master', bridge, 'up')],
+    undo: [],
+  };
+}
