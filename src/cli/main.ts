@@ -39,6 +39,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Copy files between a container and this machine',
     load: async () => (await import('./cp.ts')).registerCp,
   },
+  port: {
+    summary: 'Show where the ports of a container are published',
+    load: async () => (await import('./port.ts')).registerPort,
+  },
   rename: { summary: 'Rename a container', load: async () => (await import('./rename.ts')).registerRename },
   network: {
     summary: 'Create, list, show and remove networks',

@@ -3,8 +3,9 @@ import type { Volume } from '../container/definition.ts';
 import { type ShownStatus, shownStatus } from '../container/status.ts';
 import type { Container } from '../container/store.ts';
 import { MinirunError } from '../errors.ts';
-import { shownPorts } from '../image/ports.ts';
+import { networkNames } from '../container/networking.ts';
 import { reconcileFirst } from './each.ts';
+import { describePorts } from './output/ports.ts';
 import { type Filter, labelFilter, parseFilters, patternFilter } from './output/filters.ts';
 import type { Column } from './output/table.ts';
 import { humanDuration } from './output/units.ts';
@@ -91,8 +92,10 @@ async function filtersFor(given: readonly string[]): Promise<Record<string, Filt
     },
     exited: { matches: ({ state }, value) => state.status === 'exited' && String(state.exitCode) === value },
     network: {
-      matches: ({ definition: { network } }, value) =>
-        network === value || networks.some((each) => each.name === network && each.id.startsWith(value)),
+      matches: ({ definition }, value) =>
+        networkNames(definition).some(
+          (name) => name === value || networks.some((each) => each.name === name && each.id.startsWith(value)),
+        ),
     },
     ancestor: {
       matches: ({ definition: { image, imageId } }, value) =>
@@ -125,7 +128,7 @@ function columnsFor(
       name: 'Ports',
       header: 'PORTS',
       value: ({ definition, state }) =>
-        shownStatus(state) === 'running' ? shownPorts(definition.exposedPorts ?? []) : '',
+        shownStatus(state) === 'running' ? describePorts(state.ports ?? [], definition.exposedPorts ?? []) : '',
     },
     { name: 'Names', header: 'NAMES', value: ({ definition }) => definition.name },
     {
@@ -137,7 +140,12 @@ function columnsFor(
           .join(','),
       hidden: true,
     },
-    { name: 'Networks', header: 'NETWORKS', value: ({ definition }) => definition.network, hidden: true },
+    {
+      name: 'Networks',
+      header: 'NETWORKS',
+      value: ({ definition }) => networkNames(definition).join(','),
+      hidden: true,
+    },
     {
       name: 'Mounts',
       header: 'MOUNTS',

@@ -39,6 +39,12 @@ function containerOptions(command: Command): Command {
     .option('--ip6 <address>', 'IPv6 address in the network')
     .option('--mac-address <mac>', 'MAC address of its interface')
     .option('--network-alias <name>', 'further name in the network (repeatable)', collect)
+    .option(
+      '-p, --publish <[ip:][host:]container[/proto]>',
+      'let a port of the host lead to one of the container (repeatable)',
+      collect,
+    )
+    .option('-P, --publish-all', 'publish all ports that it exposes on free ports of the host')
     .option('--router', 'let it pass packets on between its interfaces')
     .option('--dns <address>', 'DNS server (repeatable)', collect)
     .option('--dns-search <domain>', 'DNS search domain (repeatable)', collect)
@@ -194,6 +200,8 @@ function toRequest(first: string | undefined, rest: string[], options: Options):
     ip6: text('ip6'),
     macAddress: text('macAddress'),
     networkAlias: list('networkAlias'),
+    publish: list('publish'),
+    publishAll: options.publishAll === true,
     router: options.router === true,
     dns: list('dns'),
     dnsSearch: list('dnsSearch'),

@@ -12,6 +12,8 @@ import type { OpenReport } from '../image/resolve.ts';
 import { parseSubnet } from '../network/address.ts';
 import { type Attachment, defaultNetworkName } from '../network/definition.ts';
 import { hasIpv6 } from '../network/facts.ts';
+import type { PortRequest } from '../network/ports.ts';
+import { isOpenOutwards } from '../network/firewall.ts';
 import { parseAttachments } from '../network/options.ts';
 import { requireNetwork } from '../network/store.ts';
 import { writeJson } from '../state/json.ts';
@@ -65,6 +67,8 @@ export interface ContainerRequest {
   ip6?: string;
   macAddress?: string;
   networkAlias: string[];
+  publish: string[];
+  publishAll: boolean;
   /** It passes packets on between its interfaces. */
   router: boolean;
   dns: string[];
@@ -149,6 +153,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   }
   for (const server of request.dns) checkServer(server);
   const exposed = await parseExpose(request.expose);
+  const publish = await parsePublished(request, attachments);
   const stopSignal = request.stopSignal === undefined ? undefined : parseSignal(request.stopSignal);
   const init = request.init ? staticInit() : undefined;
   const rootfs = request.rootfs === undefined ? undefined : checkRootfs(request.rootfs);
@@ -196,6 +201,8 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     command,
     network,
     attachments,
+    ...(publish.length > 0 ? { publish } : {}),
+    ...(request.publishAll ? { publishAll: true } : {}),
     dns: request.dns,
     dnsSearch: request.dnsSearch,
     dnsOptions: request.dnsOption,
@@ -397,6 +404,34 @@ function checkedMounts(request: ContainerRequest): OciMount[] {
     }
   }
   return mounts;
+}
+
+/** `-p` as far as it makes sense for these networks. */
+async function parsePublished(
+  { publish, publishAll, network, notice }: ContainerRequest,
+  attachments: readonly Attachment[],
+): Promise<PortRequest[]> {
+  if (publish.length === 0 && !publishAll) return [];
+  const { parsePublish } = await import('../network/ports.ts');
+  const { checkHostIps } = await import('../network/port-store.ts');
+  const requests = publish.flatMap(parsePublish);
+  checkHostIps(requests);
+  if (attachments.some((each) => each.network === defaultNetworkName || isOpenOutwards(requireNetwork(each.network))))
+    return requests;
+  if (network[0] === 'none' || network[0] === 'host') {
+    notice(
+      `warning: published ports mean nothing with --network ${network[0]}: the container ${network[0] === 'host' ? "has the host's ports" : 'cannot be reached'}`,
+    );
+    return [];
+  }
+  throw new MinirunError(
+    'cannot publish ports',
+    attachments.length === 0
+      ? "the container shares another's network"
+      : 'all of its networks are internal, or of another wire than the host’s',
+    attachments.length === 0 ? 'Publish them on that container' : 'Give it a bridge network that is not internal',
+    { code: 125 },
+  );
 }
 
 /** `--router`: settings that make a container pass packets on. */

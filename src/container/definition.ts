@@ -1,6 +1,7 @@
 import type { ProcessRef } from '../host/process.ts';
 import type { ImageConfig } from '../image/image.ts';
 import type { Attachment, Endpoint, PublishedPort } from '../network/definition.ts';
+import type { PortRequest } from '../network/ports.ts';
 
 /** `--restart`. */
 export interface RestartPolicy {
@@ -43,6 +44,9 @@ export interface Definition {
   network: string;
   /** Its networks, in the order of its interfaces. Absent in containers of minirun 0.3, which have one: see `attachmentsOf`. */
   attachments?: Attachment[];
+  /** `-p`, and `-P`. */
+  publish?: PortRequest[];
+  publishAll?: boolean;
   /** `--ip`, of minirun 0.3. */
   address?: string;
   dns: string[];

@@ -15,6 +15,7 @@ import type { Definition } from './definition.ts';
 import { hostResolvers, hostsContent, planFiles } from './etc.ts';
 import { namespaceName, networkOf } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
+import { planPublished, portRequests, proposeFor } from './publish.ts';
 import { interfaceSysctls } from './spec.ts';
 import { containerFiles, readSpec, readSteps, requireContainer } from './store.ts';
 import { volumeData } from './volumes.ts';
@@ -25,6 +26,8 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
   const place = networkOf(definition);
   const attached = place.kind === 'own' ? attach(place.attachments, definition.id) : [];
   const endpoints = attached.map(({ endpoint }) => endpoint);
+  const published =
+    portRequests(definition).length === 0 ? [] : planPublished(await proposeFor(definition, endpoints), endpoints);
   const sections: Section[] = [
     { title: 'Files of the container', steps: fileSteps(definition, spec, endpoints) },
     ...attached
@@ -34,7 +37,7 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
       ? [
           {
             title: 'Network stack of the container',
-            steps: planConnection(namespaceName(definition), endpoints, hasIpv6()),
+            steps: [...planConnection(namespaceName(definition), endpoints, hasIpv6()), ...published],
           },
         ]
       : []),

@@ -4,6 +4,7 @@ import { faultPoint } from '../host/fault.ts';
 import { bootId, endGroup, endOrphans, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
 import { type Departure, leave, lingerNetworks, tearDown } from '../network/lifecycle.ts';
+import { releasePorts } from '../network/port-store.ts';
 import { withLock } from '../state/lock.ts';
 import { lingerArgv } from './argv.ts';
 import type { ContainerState, Status } from './definition.ts';
@@ -65,6 +66,7 @@ export async function finish(
         init: undefined,
         netns: undefined,
         endpoints: [],
+        ports: undefined,
         exitCode: ending.exitCode,
         finishedAt: ending.finishedAt ?? new Date().toISOString(),
         error: ending.error ?? '',
@@ -122,6 +124,8 @@ async function takeDown(
   await attempt(async () => {
     errors.push(...(await tearDown(sameBoot ? readSteps(id) : [], departure)));
     faultPoint('finish.undone');
+    // Not before: whoever gets the port next must not find the old rule in front of its own.
+    if (errors.length === 0) await releasePorts(id);
   });
   if (errors.length > 0) return errors;
   await attempt(conclude);

@@ -1,7 +1,7 @@
 import type { Attachment, Endpoint } from '../network/definition.ts';
 import { readNetwork } from '../network/store.ts';
 import { adjustCapabilities } from './capabilities.ts';
-import type { Definition } from './definition.ts';
+import type { ContainerState, Definition } from './definition.ts';
 import { attachmentsOf } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { signalName } from './options.ts';
@@ -140,7 +140,7 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     ContainerIDFile: '',
     LogConfig: { Type: 's6-log', Config: {} },
     NetworkMode: definition.network,
-    PortBindings: {},
+    PortBindings: portBindings(definition),
     RestartPolicy: { Name: definition.restart.name, MaximumRetryCount: definition.restart.maximum },
     AutoRemove: definition.autoRemove,
     CapAdd: definition.privileged ? null : none(given.filter((name) => !usual.includes(name))),
@@ -153,7 +153,7 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     IpcMode: 'private',
     PidMode: '',
     Privileged: definition.privileged,
-    PublishAllPorts: false,
+    PublishAllPorts: definition.publishAll === true,
     ReadonlyRootfs: spec.root.readonly,
     SecurityOpt: none([
       ...(spec.process.noNewPrivileges ? ['no-new-privileges'] : []),
@@ -171,6 +171,32 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     ReadonlyPaths: spec.linux.readonlyPaths,
     Init: spec.process.args[0] === '/sbin/minirun-init',
   };
+}
+
+/** Docker's form of `-p`: `{"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}`. */
+function portBindings({ publish = [] }: Definition): object {
+  return bindings(
+    publish.map(({ containerPort, protocol, hostIp = '', hostPort = '' }) => ({
+      port: `${containerPort}/${protocol}`,
+      HostIp: hostIp,
+      HostPort: Array.isArray(hostPort) ? hostPort.join('-') : String(hostPort),
+    })),
+  );
+}
+
+function portsInUse({ exposedPorts = [] }: Definition, { ports = [] }: ContainerState): object {
+  const published = ports.map(({ containerPort, protocol, hostIp, hostPort }) => ({
+    port: `${containerPort}/${protocol}`,
+    HostIp: hostIp,
+    HostPort: String(hostPort),
+  }));
+  return { ...keysOf(exposedPorts, null), ...bindings(published) };
+}
+
+function bindings(list: readonly { port: string; HostIp: string; HostPort: string }[]): Record<string, object[]> {
+  const found: Record<string, object[]> = {};
+  for (const { port, ...place } of list) (found[port] ??= []).push(place);
+  return found;
 }
 
 function networkSettings({ definition, state }: Container): object {
@@ -194,7 +220,7 @@ function networkSettings({ definition, state }: Container): object {
     Bridge: '',
     SandboxID: '',
     SandboxKey: state.netns === undefined ? '' : `/run/netns/${state.netns}`,
-    Ports: shownStatus(state) === 'running' ? keysOf(definition.exposedPorts ?? [], null) : {},
+    Ports: shownStatus(state) === 'running' ? portsInUse(definition, state) : {},
     EndpointID: '',
     Gateway: first?.ipv4?.gateway ?? '',
     GlobalIPv6Address: first?.ipv6?.address ?? '',

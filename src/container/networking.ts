@@ -32,6 +32,12 @@ export function attachmentsOf({ network, attachments, address }: Networked): Att
   return [{ network, ip: address, aliases: [], gatewayPriority: 0 }];
 }
 
+/** What to show as a container's networks. */
+export function networkNames(definition: Networked): string[] {
+  const attachments = attachmentsOf(definition);
+  return attachments.length > 0 ? attachments.map(({ network }) => network) : [definition.network];
+}
+
 /** @throws MinirunError when the container to be joined is not running */
 export function networkOf(definition: Networked): Networking {
   const { network } = definition;

@@ -1,5 +1,5 @@
-import { MinirunError } from '../errors.ts';
-import { applySteps } from '../host/executor.ts';
+import { MinirunError, MinirunErrors } from '../errors.ts';
+import { applySteps, undoSteps } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
 import { ipIn, type Step } from '../host/steps.ts';
 import { planDefaultRoutes } from '../network/attach.ts';
@@ -7,11 +7,13 @@ import { type Attachment, defaultNetworkName, type Endpoint, type Network } from
 import { hasIpv6 } from '../network/facts.ts';
 import { connectRunning, leaseAddresses, leave, tearDown } from '../network/lifecycle.ts';
 import { findNetwork, type Member } from '../network/manage.ts';
+import { publishStep } from '../network/publish.ts';
 import { reloadNetworks } from '../network/reload.ts';
 import { withLock } from '../state/lock.ts';
 import { writeJson } from '../state/json.ts';
 import type { ContainerState, Definition } from './definition.ts';
 import { attachmentsOf, hasOwnNetwork, namespaceName } from './networking.ts';
+import { planPublished } from './publish.ts';
 import { interfaceSysctls } from './spec.ts';
 import {
   type Container,
@@ -20,6 +22,7 @@ import {
   listContainers,
   readContainer,
   readState,
+  readSteps,
   requireContainer,
   writeState,
 } from './store.ts';
@@ -118,7 +121,29 @@ async function attachRunning({ definition, state }: Container, attachment: Attac
     ...current,
     endpoints: [...current.endpoints.filter((each) => each.network !== endpoint.network), endpoint],
   }));
-  if (!written) await detachLeases(id, attachment.network);
+  if (written) await movePorts(id, state, [...state.endpoints, endpoint]);
+  else await detachLeases(id, attachment.network);
+}
+
+/** Leads published ports to another address of the container, when the one they led to is not the first choice any more. */
+async function movePorts(
+  id: string,
+  { ports = [], endpoints: before }: ContainerState,
+  after: readonly Endpoint[],
+): Promise<void> {
+  const old = planPublished(ports, before);
+  const wanted = planPublished(ports, after);
+  if (JSON.stringify(old) === JSON.stringify(wanted)) return;
+  // Both are on record while they change.
+  const others = readSteps(id).filter((step) => step.id !== publishStep);
+  const record = (steps: readonly Step[]) =>
+    writeJson(containerFiles(id).steps, [...others, ...steps], { durable: false });
+  record([...old, ...wanted]);
+  faultPoint('ports.recorded');
+  const errors = await undoSteps(old);
+  await applySteps(wanted);
+  record(wanted);
+  if (errors.length > 0) throw new MinirunErrors('cannot take the old rules of published ports away', errors);
 }
 
 /**
@@ -157,6 +182,7 @@ export async function disconnectContainer(networkReference: string, reference: s
     ...current,
     endpoints: current.endpoints.filter((each) => each.network !== network),
   }));
+  await movePorts(id, state, rest);
   await detachLeases(id, network);
 }
 
@@ -222,15 +248,11 @@ async function updateRunning(
   });
 }
 
-/** The endpoints of all running containers. */
-function runningEndpoints(): { container: Container; endpoint: Endpoint }[] {
-  return listContainers()
-    .filter(({ state }) => isRunning(state))
-    .flatMap((container) => container.state.endpoints.map((endpoint) => ({ container, endpoint })));
-}
-
 /** `network reload`. @returns the names of the networks */
 export async function reload(): Promise<string[]> {
-  const running = runningEndpoints();
-  return reloadNetworks(running.map(({ endpoint }) => endpoint));
+  const running = listContainers().filter(({ state }) => isRunning(state));
+  return reloadNetworks(
+    running.flatMap(({ state }) => state.endpoints),
+    running.flatMap(({ state }) => planPublished(state.ports ?? [], state.endpoints)),
+  );
 }

@@ -5,7 +5,7 @@ import { faultPoint, killPoint } from '../host/fault.ts';
 import { type Child, launch, launchBackground } from '../host/launch.ts';
 import { bootId, isAlive, type ProcessRef, processRef, selfRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
-import type { Endpoint } from '../network/definition.ts';
+import type { Endpoint, PublishedPort } from '../network/definition.ts';
 import { hasIpv6 } from '../network/facts.ts';
 import { connect, forgoBringUp, leaseAll } from '../network/lifecycle.ts';
 import { writeJson } from '../state/json.ts';
@@ -101,7 +101,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     answer.catch(() => {});
 
     // 3. Meanwhile the network.
-    const endpoints = await wire(definition, network, spec.hostname, (sysctl) =>
+    const { endpoints, ports } = await wire(definition, network, spec.hostname, (sysctl) =>
       child.send({ type: 'enter', sysctl } satisfies Enter),
     );
 
@@ -115,6 +115,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
       init: processRef(ready.pid),
       netns: network.kind === 'own' ? namespaceName(definition) : undefined,
       endpoints,
+      ports,
       stoppedByUser: readState(id)?.stoppedByUser ?? false,
     };
     writeState(id, starting);
@@ -165,16 +166,24 @@ async function wire(
   network: Networking,
   hostname: string,
   enter: (sysctl: Record<string, string>) => void,
-): Promise<Endpoint[]> {
+): Promise<{ endpoints: Endpoint[]; ports?: PublishedPort[] }> {
   const { id } = definition;
   if (network.kind !== 'own') {
     enter({});
-    return [];
+    return { endpoints: [] };
   }
   const leases = await leaseAll(network.attachments, id);
   const endpoints = leases.map(({ endpoint }) => endpoint);
+  let ports: PublishedPort[] | undefined;
+  let published: Step[] = [];
   try {
     if (leases.length > 0) faultPoint('address.leased');
+    if (definition.publish !== undefined || definition.publishAll === true) {
+      const { planPublished, reserveFor } = await import('./publish.ts');
+      ports = await reserveFor(definition, endpoints);
+      published = planPublished(ports, endpoints);
+      faultPoint('ports.reserved');
+    }
   } catch (error) {
     for (const lease of leases) await forgoBringUp(lease);
     throw error;
@@ -182,12 +191,12 @@ async function wire(
   await connect({
     netns: namespaceName(definition),
     leases,
-    further: planOwnName(definition, hostname, endpoints),
+    further: [...planOwnName(definition, hostname, endpoints), ...published],
     record: (steps) => recordSteps(id, steps),
     present: () => enter(interfaceSysctls(endpoints, hasIpv6())),
   });
   faultPoint('network.connected');
-  return endpoints;
+  return { endpoints, ports };
 }
 
 /** Opens what only a living init has. @throws MinirunError when it fails because init was killed */

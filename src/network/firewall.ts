@@ -22,6 +22,11 @@ interface Rule {
   first?: true;
 }
 
+/** Whether the host can lead somebody outside into a network. */
+export function isOpenOutwards({ driver, internal, hostAddress }: NetworkDefinition): boolean {
+  return driver === 'bridge' && !internal && hostAddress;
+}
+
 /** The families that a network has addresses of, IPv4 first. */
 export function familiesOf({ subnets }: Pick<NetworkDefinition, 'subnets'>): Family[] {
   const found = new Set(subnets.map(({ subnet }) => parseSubnet(subnet).family));
@@ -245,7 +250,7 @@ interface Presence {
 }
 
 /** What of ours is there already, from iptables-save's lines. Matches and their order are as iptables prints them. */
-export function firewallPresence(lines: readonly string[]): Presence {
+function firewallPresence(lines: readonly string[]): Presence {
   const chains = new Set<string>();
   const rules = new Set<string>();
   let table = '';
@@ -260,7 +265,26 @@ export function firewallPresence(lines: readonly string[]): Presence {
   };
 }
 
-/** Word order differs between what is typed and what iptables-save prints; the set of words does not. */
+/**
+ * Word order differs between what is typed and what iptables-save prints; the set of words does not, but for what it adds:
+ * the match that `-p` implies, and the length of a whole address.
+ */
 function normalised(words: readonly string[]): string {
-  return words.toSorted().join(' ');
+  const implied = (word: string, index: number) =>
+    (word === '-m' && protocols.has(words[index + 1] ?? '')) || (words[index - 1] === '-m' && protocols.has(word));
+  return words
+    .filter((word, index) => !implied(word, index))
+    .map((word) => word.replace(/\/(32|128)$/, ''))
+    .toSorted()
+    .join(' ');
+}
+
+const protocols = new Set(['tcp', 'udp', 'sctp']);
+
+/** Of steps that add rules, what is not there yet. */
+export function missingRules(steps: readonly Step[], saved: Record<Family, readonly string[]>): Step[] {
+  const present = { 4: firewallPresence(saved[4]), 6: firewallPresence(saved[6]) };
+  const isThere = ({ family, table, args }: IptablesCommand) =>
+    present[family ?? 4].rule(table, args[1] as string, args.slice(2));
+  return steps.filter(({ apply }) => !apply.some((command) => command.tool === 'iptables' && isThere(command)));
 }

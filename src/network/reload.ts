@@ -1,8 +1,8 @@
 import { applySteps } from '../host/executor.ts';
 import { ip, type Step } from '../host/steps.ts';
 import type { Endpoint, Network } from './definition.ts';
-import { interfaceExists, readFirewall } from './facts.ts';
-import { familiesOf, planRules } from './firewall.ts';
+import { hasIpv6, interfaceExists, readFirewall } from './facts.ts';
+import { familiesOf, missingRules, planRules } from './firewall.ts';
 import { bringUp, updateClaimed, withUndoOf } from './lifecycle.ts';
 import { changeNetwork, claimNetwork, isUp, listNetworks } from './store.ts';
 
@@ -11,9 +11,10 @@ import { changeNetwork, claimNetwork, isUp, listNetworks } from './store.ts';
  * bridges, their ports. What is there stays as it is.
  *
  * @param endpoints of all running containers
+ * @param ports the steps of all published ports
  * @returns the names of the networks
  */
-export async function reloadNetworks(endpoints: readonly Endpoint[]): Promise<string[]> {
+export async function reloadNetworks(endpoints: readonly Endpoint[], ports: readonly Step[]): Promise<string[]> {
   const networks = listNetworks().filter(({ driver, up }) => driver === 'bridge' && up);
   for (const { name } of networks) {
     const mine = endpoints.filter((endpoint) => endpoint.network === name && interfaceExists(endpoint.hostIfname));
@@ -30,6 +31,10 @@ export async function reloadNetworks(endpoints: readonly Endpoint[]): Promise<st
     if (network.up) await restoreRules(network);
     else await bringUp(network);
     await applySteps(mine.map(planPort));
+  }
+  if (ports.length > 0) {
+    const [saved, saved6] = await Promise.all([readFirewall(4), hasIpv6() ? readFirewall(6) : []]);
+    await applySteps(missingRules(ports, { 4: saved, 6: saved6 }));
   }
   return networks.map(({ name }) => name);
 }
