@@ -3,9 +3,9 @@ import type { Volume } from '../container/definition.ts';
 import { type ShownStatus, shownStatus } from '../container/status.ts';
 import type { Container } from '../container/store.ts';
 import { MinirunError } from '../errors.ts';
-import { shownPorts } from '../image/ports.ts';
 import { reconcileFirst } from './each.ts';
 import { type Filter, labelFilter, parseFilters, patternFilter } from './output/filters.ts';
+import { describePorts } from './output/ports.ts';
 import type { Column } from './output/table.ts';
 import { humanDuration } from './output/units.ts';
 
@@ -125,7 +125,7 @@ function columnsFor(
       name: 'Ports',
       header: 'PORTS',
       value: ({ definition, state }) =>
-        shownStatus(state) === 'running' ? shownPorts(definition.exposedPorts ?? []) : '',
+        shownStatus(state) === 'running' ? describePorts(state.ports ?? [], definition.exposedPorts ?? []) : '',
     },
     { name: 'Names', header: 'NAMES', value: ({ definition }) => definition.name },
     {

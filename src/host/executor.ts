@@ -57,14 +57,18 @@ interface Item {
 
 async function applyMerged(steps: readonly Step[], done: Set<Step>, applied?: (step: Step) => void): Promise<void> {
   const items = steps.flatMap((step) => step.apply.map((command) => ({ step, command })));
-  const firewall = items.filter((item) => item.command.tool === 'iptables');
-  const rest = items.filter((item) => item.command.tool !== 'iptables');
+  const firewall = items.filter(({ command }) => inFirewallLane(command));
+  const rest = items.filter(({ command }) => !inFirewallLane(command));
   const lanes = [applyLane(rest, done, applied), applyLane(firewall, done, applied)];
   // Both lanes must have come to rest before anything is undone.
   const errors = (await Promise.allSettled(lanes)).flatMap((lane) =>
     lane.status === 'rejected' ? [lane.reason as Error] : [],
   );
   if (errors[0] !== undefined) throw errors[0];
+}
+
+function inFirewallLane(command: HostCommand): boolean {
+  return command.tool === 'iptables' || (command.tool === 'run' && command.lane === 'firewall');
 }
 
 async function applyLane(items: readonly Item[], done: Set<Step>, applied?: (step: Step) => void): Promise<void> {
@@ -282,8 +286,8 @@ const alreadyGone =
 export async function undoSteps(steps: readonly Step[]): Promise<Error[]> {
   const errors: Error[] = [];
   const commands = steps.toReversed().flatMap((step) => step.undo.map((command) => ({ step, command })));
-  const firewall = commands.filter((item) => item.command.tool === 'iptables');
-  const rest = commands.filter((item) => item.command.tool !== 'iptables');
+  const firewall = commands.filter(({ command }) => inFirewallLane(command));
+  const rest = commands.filter(({ command }) => !inFirewallLane(command));
   const lane = async (items: Item[]) => {
     for (const group of groups(items)) {
       try {

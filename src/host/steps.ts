@@ -61,6 +61,8 @@ export interface RunCommand {
   tool: 'run';
   netns?: string;
   argv: string[];
+  /** Keeps its place among the firewall commands, which are otherwise run beside the rest. */
+  lane?: 'firewall';
 }
 
 /**

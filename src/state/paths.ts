@@ -24,6 +24,7 @@ export const paths = {
   volume: (name: string) => path.join(root, 'volumes', name),
   networks: () => path.join(root, 'networks'),
   network: (name: string) => path.join(root, 'networks', `${name}.json`),
+  ports: () => path.join(root, 'ports.json'),
 };
 
 /**

@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test';
-import { portsOf, shownPorts } from '../../../src/image/ports.ts';
+import { portsOf } from '../../../src/image/ports.ts';
 
 test('a port, a range, a protocol', () => {
   expect(portsOf('80')).toEqual(['80/tcp']);
@@ -9,11 +9,4 @@ test('a port, a range, a protocol', () => {
 
 test.each(['', 'http', '0', '65536', '9-8', '80/icmp', '80:80', '-80', '1-'])('refused: %j', (text) => {
   expect(portsOf(text)).toBeUndefined();
-});
-
-test("shown in docker's order, neighbours of one protocol as a range", () => {
-  expect(shownPorts([])).toBe('');
-  expect(shownPorts(['443/tcp', '80/tcp'])).toBe('80/tcp, 443/tcp');
-  expect(shownPorts(['53/udp', '53/tcp', '54/udp'])).toBe('53/tcp, 53-54/udp');
-  expect(shownPorts(['53/udp', '8001/tcp', '80/tcp', '8000/tcp'])).toBe('80/tcp, 8000-8001/tcp, 53/udp');
 });
