@@ -39,10 +39,6 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Copy files between a container and this machine',
     load: async () => (await import('./cp.ts')).registerCp,
   },
-  port: {
-    summary: 'Show where the ports of a container are published',
-    load: async () => (await import('./port.ts')).registerPort,
-  },
   rename: { summary: 'Rename a container', load: async () => (await import('./rename.ts')).registerRename },
   network: {
     summary: 'Create, list, show and remove networks',
@@ -60,6 +56,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
   import: {
     summary: 'Make an image of a root filesystem in a tar archive',
     load: async () => (await import('./import.ts')).registerImport,
+  },
+  port: {
+    summary: 'Show where a container’s ports are published',
+    load: async () => (await import('./port.ts')).registerPort,
   },
   tag: { summary: 'Give an image a further name', load: async () => (await import('./tag.ts')).registerTag },
   history: {

@@ -30,6 +30,13 @@ const packages = {
     pacman: 'busybox',
     zypper: 'busybox-static',
   },
+  conntrack: {
+    'apt-get': 'conntrack',
+    dnf: 'conntrack-tools',
+    apk: 'conntrack-tools',
+    pacman: 'conntrack-tools',
+    zypper: 'conntrack-tools',
+  },
   's6-log': { 'apt-get': 's6', apk: 's6', pacman: 's6' },
   tini: { 'apt-get': 'tini', dnf: 'tini-static', apk: 'tini-static', pacman: 'tini', zypper: 'tini' },
   tar: { 'apt-get': 'tar', dnf: 'tar', apk: 'tar', pacman: 'tar', zypper: 'tar' },

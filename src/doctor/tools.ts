@@ -11,6 +11,7 @@ export async function checkTools(): Promise<Check[]> {
     checkUtilLinux('unshare'),
     checkUtilLinux('nsenter'),
     checkIptables(),
+    checkConntrack(),
     checkBusybox(),
     checkLogger(),
     checkTini(),
@@ -51,6 +52,16 @@ async function checkIptables(): Promise<Check> {
   // Before 1.8 there was the legacy variant only, and it did not say so.
   const variant = /\((\w+)\)/.exec(version)?.[1] ?? 'legacy';
   return ok('iptables', `${numberIn(version)} (${variant})`);
+}
+
+async function checkConntrack(): Promise<Check> {
+  const version = await versionOf('conntrack', '--version');
+  if (version !== undefined) return ok('conntrack', numberIn(version));
+  return warning(
+    'conntrack',
+    'not installed: a client that keeps sending UDP to a published port may go on reaching the container that had it before',
+    installCommand('conntrack'),
+  );
 }
 
 async function checkBusybox(): Promise<Check> {

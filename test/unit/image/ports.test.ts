@@ -10,4 +10,3 @@ test('a port, a range, a protocol', () => {
 test.each(['', 'http', '0', '65536', '9-8', '80/icmp', '80:80', '-80', '1-'])('refused: %j', (text) => {
   expect(portsOf(text)).toBeUndefined();
 });
-
