@@ -41,7 +41,10 @@ describe('/etc/hosts', () => {
   });
 
   test('the addresses of all networks and families; host-gateway is the host as the container sees it', () => {
-    const two = [endpoint('10.90.0.2'), endpoint('10.7.0.2', { network: 'lab', gatewayPriority: 1, ipv6: address('fd00::2') })];
+    const two = [
+      endpoint('10.90.0.2'),
+      endpoint('10.7.0.2', { network: 'lab', gatewayPriority: 1, ipv6: address('fd00::2') }),
+    ];
     const content = hostsContent(definition({ addHosts: [['host-gateway', 'host']] }), 'web', two);
     for (const own of ['10.90.0.2', '10.7.0.2', 'fd00::2']) expect(content).toContain(`\n${own}\tweb\n`);
     expect(content).toContain('\n10.7.0.1\thost\n');

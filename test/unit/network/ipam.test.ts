@@ -121,7 +121,9 @@ describe('the next address', () => {
   });
 
   test('of a huge range at once, with many taken in a row', () => {
-    const leases = Object.fromEntries(Array.from({ length: 2000 }, (_, n) => [`fd00::${(n + 2).toString(16)}`, `c${n}`]));
+    const leases = Object.fromEntries(
+      Array.from({ length: 2000 }, (_, n) => [`fd00::${(n + 2).toString(16)}`, `c${n}`]),
+    );
     const network = pool([{ subnet: 'fd00::/8', gateway: 'fd00::1' }], { leases });
     const start = performance.now();
     expect(given(network, 'a')).toEqual(['fd00::7d2']);

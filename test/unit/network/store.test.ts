@@ -39,7 +39,16 @@ describe('a definition', () => {
   test('what is not given: the first address is the gateway, the bridge is named after the id', () => {
     const network = defined('lab', subnet);
     expect(network.subnets).toEqual([{ subnet, gateway: '203.0.113.1' }]);
-    expect(network).toMatchObject({ name: 'lab', isolate: true, masquerade: true, icc: true, hostAddress: true, automatic: false, up: false, leases: {} });
+    expect(network).toMatchObject({
+      name: 'lab',
+      isolate: true,
+      masquerade: true,
+      icc: true,
+      hostAddress: true,
+      automatic: false,
+      up: false,
+      leases: {},
+    });
     expect(network.id).toMatch(/^[0-9a-f]{64}$/);
     expect(network.bridge).toBe(`mr-${network.id.slice(0, 12)}`);
     // IFNAMSIZ is 16 with the terminating zero.
@@ -75,9 +84,20 @@ describe('stored networks', () => {
 
   test('a reboot has taken leases, bridge and rules along; the definition stays', () => {
     const step = { id: 'x', why: '', apply: [], undo: [] };
-    const network = { ...defined('lab', subnet), leases: { '203.0.113.7': 'c' }, last: { [subnet]: '203.0.113.7' }, up: true };
+    const network = {
+      ...defined('lab', subnet),
+      leases: { '203.0.113.7': 'c' },
+      last: { [subnet]: '203.0.113.7' },
+      up: true,
+    };
     writeNetwork({ ...network, applied: [step], claim: selfRef(), boot: 'an earlier one' });
-    expect(readNetwork('lab')).toMatchObject({ id: network.id, subnets: network.subnets, leases: {}, up: false, applied: [] });
+    expect(readNetwork('lab')).toMatchObject({
+      id: network.id,
+      subnets: network.subnets,
+      leases: {},
+      up: false,
+      applied: [],
+    });
     expect(readNetwork('lab')?.claim).toBeUndefined();
     expect(readNetwork('lab')?.last).toEqual({ [subnet]: '203.0.113.7' });
   });
@@ -85,7 +105,15 @@ describe('stored networks', () => {
   test('of minirun 0.3, with its one range, leases and steps', () => {
     const { subnets: _, ...rest } = defined('lab', subnet);
     const applied = [{ id: 'x', why: '', apply: [], undo: [] }];
-    const old = { ...rest, schema: 1, subnet, gateway: '203.0.113.9', leases: { '203.0.113.7': 'c' }, up: true, applied };
+    const old = {
+      ...rest,
+      schema: 1,
+      subnet,
+      gateway: '203.0.113.9',
+      leases: { '203.0.113.7': 'c' },
+      up: true,
+      applied,
+    };
     for (const field of ['routes', 'internal', 'isolate', 'masquerade', 'icc', 'hostAddress'])
       delete (old as Record<string, unknown>)[field];
     for (const last of ['203.0.113.7', undefined]) {
@@ -130,7 +158,8 @@ describe('overlap', () => {
   });
 
   test('of the second range, and of IPv6', () => {
-    const networkOf = (...ranges: string[]) => defineNetwork('other', { subnets: ranges.map((each) => subnetOf(each)) });
+    const networkOf = (...ranges: string[]) =>
+      defineNetwork('other', { subnets: ranges.map((each) => subnetOf(each)) });
     writeNetwork(defineNetwork('lab', { subnets: [subnetOf(subnet), subnetOf('fd00:20::/64')] }));
     expect(() => refuseOverlap(networkOf('198.51.100.0/24', subnet))).toThrow(/overlaps 203\.0\.113\.0\/24/);
     expect(() => refuseOverlap(networkOf('fd00:20::/48'))).toThrow(/overlaps fd00:20::\/64 of network "lab"/);
