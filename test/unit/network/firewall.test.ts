@@ -30,7 +30,7 @@ function iptablesSave(commands: readonly HostCommand[], saved: readonly string[]
     chains.set(builtIn, chains.get(builtIn) ?? []);
   for (const command of commands) {
     if (command.tool !== 'iptables') continue;
-    const [action, chain, ...rest] = command.args as [string, string];
+    const [action, chain, ...rest] = [...command.args] as [string, string, ...string[]];
     const key = `${command.table} ${chain}`;
     if (action === '-N') chains.set(key, []);
     const rules = chains.get(key);
