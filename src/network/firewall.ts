@@ -230,7 +230,8 @@ function chainCommands(present: Presence, family: Family): IptablesCommand[] {
     );
   };
   for (const name of [user, isolate, forward]) chain('filter', name);
-  rule('filter', 1, forward, ['-j', isolate]);
+  // Where somebody has deleted only this one: behind what is accepted in any case, before what is accepted otherwise.
+  rule('filter', present.position('filter', forward, isPlainAccept), forward, ['-j', isolate]);
   rule('filter', 1, forward, ['-j', user]);
   rule('filter', 1, 'FORWARD', ['-j', forward]);
   for (const name of [postrouting, dnat]) chain('nat', name);
@@ -244,8 +245,15 @@ function chainCommands(present: Presence, family: Family): IptablesCommand[] {
   return commands;
 }
 
+/** `-i BRIDGE -j ACCEPT` or `-o BRIDGE -j ACCEPT`: a rule that stands behind the jump to MINIRUN-ISOLATE. */
+function isPlainAccept(rule: string): boolean {
+  return /^-[io] \S+ -j ACCEPT$/.test(rule);
+}
+
 interface Presence {
   chain(table: Table, name: string): boolean;
+  /** Place of the first rule of a chain that is like that, counted from 1; behind its last rule when none is. */
+  position(table: Table, chain: string, matches: (rule: string) => boolean): number;
   rule(table: Table, chain: string, rule: readonly string[]): boolean;
 }
 
@@ -253,14 +261,24 @@ interface Presence {
 function firewallPresence(lines: readonly string[]): Presence {
   const chains = new Set<string>();
   const rules = new Set<string>();
+  const inOrder = new Map<string, string[]>();
   let table = '';
   for (const line of lines) {
     if (line.startsWith('*')) table = line.slice(1).trim();
     else if (line.startsWith(':')) chains.add(`${table} ${line.slice(1).split(' ')[0]}`);
-    else if (line.startsWith('-A ')) rules.add(`${table} ${normalised(line.slice(3).trim().split(' '))}`);
+    else if (line.startsWith('-A ')) {
+      const [chain = '', ...rule] = line.slice(3).trim().split(' ');
+      rules.add(`${table} ${normalised([chain, ...rule])}`);
+      inOrder.set(`${table} ${chain}`, [...(inOrder.get(`${table} ${chain}`) ?? []), rule.join(' ')]);
+    }
   }
   return {
     chain: (name, chain) => chains.has(`${name} ${chain}`),
+    position: (name, chain, matches) => {
+      const all = inOrder.get(`${name} ${chain}`) ?? [];
+      const index = all.findIndex(matches);
+      return index < 0 ? all.length + 1 : index + 1;
+    },
     rule: (name, chain, rule) => rules.has(`${name} ${normalised([chain, ...rule])}`),
   };
 }

@@ -24,15 +24,17 @@ export interface Allocated {
  * file. Looks for a free one after the last that was handed out, so that an address is not reused while peers remember
  * its MAC; of several ranges of a family the first that has one.
  *
+ * @param nameOf what to call the container that has a wanted address already
  * @throws MinirunError when the pool is used up, or a wanted address is outside it, reserved or taken; nothing is leased then
  */
 export function allocate(
   network: Pool,
   container: string,
   wanted: { ip?: string; ip6?: string } = {},
+  nameOf: (container: string) => string = (id) => id.slice(0, 12),
 ): { ipv4?: Allocated; ipv6?: Allocated } {
-  const ipv4 = choose(network, 4, wanted.ip);
-  const ipv6 = choose(network, 6, wanted.ip6);
+  const ipv4 = choose(network, 4, wanted.ip, nameOf);
+  const ipv6 = choose(network, 6, wanted.ip6, nameOf);
   for (const [allocated, given] of [
     [ipv4, wanted.ip],
     [ipv6, wanted.ip6],
@@ -51,9 +53,14 @@ export function release(network: Pick<Network, 'leases'>, container: string): bo
   return held.length > 0;
 }
 
-function choose(network: Pool, family: Family, wanted: string | undefined): Allocated | undefined {
+function choose(
+  network: Pool,
+  family: Family,
+  wanted: string | undefined,
+  nameOf: (container: string) => string,
+): Allocated | undefined {
   const subnets = network.subnets.filter(({ subnet }) => parseSubnet(subnet).family === family);
-  if (wanted !== undefined) return checked(network, subnets, family, wanted);
+  if (wanted !== undefined) return checked(network, subnets, family, wanted, nameOf);
   if (subnets.length === 0) return undefined;
   for (const subnet of subnets) {
     const address = nextFree(network, subnet);
@@ -94,7 +101,13 @@ function nextFree(network: Pool, subnet: Subnet): string | undefined {
   return undefined;
 }
 
-function checked(network: Pool, subnets: readonly Subnet[], family: Family, wanted: string): Allocated {
+function checked(
+  network: Pool,
+  subnets: readonly Subnet[],
+  family: Family,
+  wanted: string,
+  nameOf: (container: string) => string,
+): Allocated {
   const refuse = (why: string, remedy: string) => new MinirunError(`cannot use address ${address}`, why, remedy);
   const value: Address = parseAddress(wanted, family);
   const address = canonicalAddress(wanted);
@@ -121,15 +134,17 @@ function checked(network: Pool, subnets: readonly Subnet[], family: Family, want
   const holder = network.leases[address];
   if (holder !== undefined)
     throw refuse(
-      `container ${holder.slice(0, 12)} has it`,
+      `container ${nameOf(holder)} has it`,
       `Choose another one, or leave ${family === 6 ? '--ip6' : '--ip'} out`,
     );
   return { address, subnet };
 }
 
-function roleOf(value: bigint, range: Range, address: string, { gateway }: Subnet): string | undefined {
+function roleOf(value: bigint, range: Range, address: string, { gateway, reserved = {} }: Subnet): string | undefined {
   const usable = usableRange(range);
   if (address === gateway) return 'gateway';
+  const kept = Object.entries(reserved).find(([, each]) => each === address);
+  if (kept !== undefined) return `reserved address "${kept[0]}"`;
   if (value < usable.first) return 'network address';
   return value > usable.last ? 'broadcast address' : undefined;
 }

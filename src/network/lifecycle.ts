@@ -5,6 +5,7 @@ import { launchBackground } from '../host/launch.ts';
 import { endGroup, endOrphans, isAlive, processRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import { withLock } from '../state/lock.ts';
+import { nameOfContainer } from '../state/names.ts';
 import { endpointOf, inBatches, isHostIp, nextIfname, planAttach, planDefaultRoutes, planNamespace } from './attach.ts';
 import { planBridge, planBridgeSettings } from './bridge.ts';
 import {
@@ -52,7 +53,7 @@ export async function leaseAddresses(
   return changeNetwork(
     name,
     (network) => {
-      const allocated = allocate(network, container, attachment);
+      const allocated = allocate(network, container, attachment, nameOfContainer);
       const bringUp = !isUp(network);
       if (bringUp) {
         network.up = false;

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import type { Definition } from '../../../src/container/definition.ts';
 import { hostsContent, planFiles, resolvConfContent, usableNameservers } from '../../../src/container/etc.ts';
+import type { Endpoint } from '../../../src/network/definition.ts';
 import { containerFiles } from '../../../src/container/store.ts';
 
 const plain = {
@@ -14,12 +15,39 @@ const plain = {
 } as Partial<Definition> as Definition;
 const definition = (change: Partial<Definition> = {}): Definition => ({ ...plain, ...change });
 
+const address = (text: string) => ({ address: text, prefixLength: 24, gateway: text.replace(/2$/, '1') });
+const endpoint = (text: string, change: Partial<Endpoint> = {}): Endpoint => ({
+  network: 'minirun0',
+  driver: 'bridge',
+  bridge: 'minirun0',
+  ifname: 'eth0',
+  hostIfname: 'mr0',
+  ipv4: address(text),
+  routes: [],
+  mac: '02:42:0a:5a:00:02',
+  mtu: 1500,
+  aliases: [],
+  gatewayPriority: 0,
+  alone: false,
+  ...change,
+});
+
 describe('/etc/hosts', () => {
   test('loopback always; the own names once there is an address, each once', () => {
-    expect(hostsContent(definition(), 'web')).not.toContain('web');
-    expect(hostsContent(definition(), 'web')).toMatch(/^127\.0\.0\.1\tlocalhost$/m);
-    expect(hostsContent(definition(), 'web', '10.90.0.2')).toMatch(/^10\.90\.0\.2\tweb$/m);
-    expect(hostsContent(definition(), 'c0ffee', '10.90.0.2')).toMatch(/^10\.90\.0\.2\tc0ffee web$/m);
+    expect(hostsContent(definition(), 'web', [])).not.toContain('web');
+    expect(hostsContent(definition(), 'web', [])).toMatch(/^127\.0\.0\.1\tlocalhost$/m);
+    expect(hostsContent(definition(), 'web', [endpoint('10.90.0.2')])).toMatch(/^10\.90\.0\.2\tweb$/m);
+    expect(hostsContent(definition(), 'c0ffee', [endpoint('10.90.0.2')])).toMatch(/^10\.90\.0\.2\tc0ffee web$/m);
+  });
+
+  test('the addresses of all networks and families; host-gateway is the host as the container sees it', () => {
+    const two = [
+      endpoint('10.90.0.2'),
+      endpoint('10.7.0.2', { network: 'lab', gatewayPriority: 1, ipv6: address('fd00::2') }),
+    ];
+    const content = hostsContent(definition({ addHosts: [['host-gateway', 'host']] }), 'web', two);
+    for (const own of ['10.90.0.2', '10.7.0.2', 'fd00::2']) expect(content).toContain(`\n${own}\tweb\n`);
+    expect(content).toContain('\n10.7.0.1\thost\n');
   });
 
   test('--add-host', () => {
@@ -31,7 +59,7 @@ describe('/etc/hosts', () => {
         ],
       }),
       'web',
-      '10.90.0.2',
+      [endpoint('10.90.0.2')],
     );
     expect(lines).toMatch(/^10\.0\.0\.7\tdb\n::7\tdb$/m);
     expect(lines.endsWith('\n')).toBe(true);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { capabilityNames, defaultCapabilities } from '../../../src/container/capabilities.ts';
 import type { OciMount } from '../../../src/container/oci.ts';
-import { defaultDevices, planSpec, type SpecInput } from '../../../src/container/spec.ts';
+import { defaultDevices, interfaceSysctls, planSpec, type SpecInput } from '../../../src/container/spec.ts';
 
 const plain: SpecInput = {
   id: 'a'.repeat(64),
@@ -25,8 +25,6 @@ const plain: SpecInput = {
   labels: {},
   openFilesHard: 1048576,
   ownNetwork: true,
-  ifnames: ['eth0'],
-  ipv6: false,
 };
 const plan = (change: Partial<SpecInput> = {}) => planSpec({ ...plain, ...change });
 const bind = (destination: string, source = '/data'): OciMount => ({
@@ -133,21 +131,29 @@ describe('limit of open files', () => {
 });
 
 describe('sysctls', () => {
-  test('each interface, ping and low ports; IPv6 off where the kernel has it', () => {
-    const { sysctl } = plan({ ifnames: ['eth0', 'eth1'], ipv6: true }).linux;
-    expect(sysctl).toMatchObject({
+  test('ping and low ports', () => {
+    expect(plan().linux.sysctl).toEqual({
       'net.ipv4.ping_group_range': '0 2147483647',
       'net.ipv4.ip_unprivileged_port_start': '0',
-      'net.ipv4.conf.eth1.arp_notify': '1',
-      'net.ipv6.conf.eth0.disable_ipv6': '1',
     });
-    expect(Object.keys(plan().linux.sysctl).filter((key) => key.includes('ipv6'))).toEqual([]);
+  });
+
+  test('of each interface: IPv6 off where the kernel has it and the network has not', () => {
+    const endpoints = [{ ifname: 'eth0' }, { ifname: 'lan.7', ipv6: { address: 'fd00::2', prefixLength: 64 } }];
+    const ipv4 = {
+      'net.ipv4.conf.eth0.arp_notify': '1',
+      'net.ipv4.conf.eth0.rp_filter': '2',
+      'net.ipv4.conf.lan/7.arp_notify': '1',
+      'net.ipv4.conf.lan/7.rp_filter': '2',
+    };
+    expect(interfaceSysctls(endpoints, false)).toEqual(ipv4);
+    expect(interfaceSysctls(endpoints, true)).toEqual({ ...ipv4, 'net.ipv6.conf.eth0.disable_ipv6': '1' });
   });
 
   test("the user's come last and win", () => {
-    const { sysctl } = plan({ sysctl: { 'net.ipv4.conf.eth0.rp_filter': '0' } }).linux;
-    expect(sysctl['net.ipv4.conf.eth0.rp_filter']).toBe('0');
-    expect(Object.keys(sysctl)).toHaveLength(4);
+    const { sysctl } = plan({ sysctl: { 'net.ipv4.ip_unprivileged_port_start': '1024' } }).linux;
+    expect(sysctl['net.ipv4.ip_unprivileged_port_start']).toBe('1024');
+    expect(Object.keys(sysctl)).toHaveLength(2);
   });
 
   test("another's network is left as it is", () => {

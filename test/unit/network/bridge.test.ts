@@ -1,9 +1,9 @@
-import { expect, test } from 'bun:test';
+import { describe, expect, test } from 'bun:test';
 import type { HostCommand } from '../../../src/host/steps.ts';
-import { planBridge, planBridgeSettings } from '../../../src/network/bridge.ts';
-import { defineNetwork } from '../../../src/network/store.ts';
+import { planBridge, planBridgeSettings, sysctlName } from '../../../src/network/bridge.ts';
+import { defineNetwork, subnetOf } from '../../../src/network/store.ts';
 
-const network = defineNetwork('minirun0', '10.90.0.0/16');
+const network = defineNetwork('minirun0', { subnets: [subnetOf('10.90.0.0/16')] });
 
 const line = (command: HostCommand) => (command.tool === 'ip' ? command.args.join(' ') : command.tool);
 const applied = (bridgeExists: boolean) =>
@@ -41,4 +41,41 @@ test('settings: IPv6 off only where the kernel has it', () => {
   const ipv4 = ['net.ipv4.conf.minirun0.route_localnet=1', 'net.ipv4.conf.minirun0.rp_filter=2'];
   expect(keys(false)).toEqual(ipv4);
   expect(keys(true)).toEqual([...ipv4, 'net.ipv6.conf.minirun0.disable_ipv6=1']);
+});
+
+describe('what else a bridge may be like', () => {
+  const dual = defineNetwork('lab', {
+    bridge: 'br-lab',
+    subnets: [subnetOf('10.7.0.0/24'), subnetOf('fd00:7::/64', 'fd00:7::fe')],
+    mtu: 1300,
+  });
+  const commands = (given: typeof dual) =>
+    planBridge(given, { bridgeExists: false, mtu: 1450 }).flatMap((step) => step.apply.map(line));
+
+  test('an address of each range, without waiting for another that has it; an MTU of its own', () => {
+    expect(commands(dual)).toEqual([
+      'link add br-lab address 02:42:0a:07:00:01 type bridge',
+      'link set br-lab mtu 1300',
+      'addr replace 10.7.0.1/24 dev br-lab',
+      'addr replace fd00:7::fe/64 dev br-lab nodad',
+      'link set br-lab up',
+    ]);
+  });
+
+  test('no address when a container is to be the gateway', () => {
+    expect(commands({ ...dual, hostAddress: false }).filter((text) => text.startsWith('addr'))).toEqual([]);
+  });
+
+  test('IPv6 on only when the host has an address there, and then it believes no router', () => {
+    const keys = (given: typeof dual) =>
+      planBridgeSettings(given, { ipv6: true }).apply.flatMap((command) =>
+        command.tool === 'sysctl' && command.key.includes('ipv6') ? [`${command.key}=${command.value}`] : [],
+      );
+    expect(keys(dual)).toEqual(['net.ipv6.conf.br-lab.accept_ra=0']);
+    expect(keys({ ...dual, hostAddress: false })).toEqual(['net.ipv6.conf.br-lab.disable_ipv6=1']);
+  });
+
+  test('a dot in the name of an interface is a slash in the key of a sysctl', () => {
+    expect(sysctlName('br.lab')).toBe('br/lab');
+  });
 });
