@@ -329,7 +329,9 @@ async function undoOne(item: Item, errors: Error[]): Promise<void> {
     if (item.command.tool === 'end') await endDaemon(item.command.pidFile);
     else await applyOne(item);
   } catch (error) {
-    if (!alreadyGone.test(messageOf(error))) errors.push(error as Error);
+    // Only tools say so in words; a file that cannot be written is an error.
+    const isTool = argvOf(item.command) !== undefined;
+    if (!isTool || !alreadyGone.test(messageOf(error))) errors.push(error as Error);
   }
 }
 

@@ -109,7 +109,7 @@ test('a command or a flag that does not exist is found', () => {
   expect(wrongWith('network create --subnet 10.20.0.0/24 lab')).toBeUndefined();
   expect(wrongWith('run --rm --bogus alpine')).toContain('--bogus');
   expect(wrongWith('run -dx alpine')).toContain('-x');
-  expect(wrongWith('network connect lab web')).toContain('connect');
+  expect(wrongWith('network join lab web')).toContain('join');
   expect(wrongWith('attach web')).toContain('attach');
 });
 
