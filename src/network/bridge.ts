@@ -44,6 +44,27 @@ export function planBridge(network: NetworkDefinition, facts: Pick<NetworkFacts,
       apply: [ip('link', 'set', bridge, 'up')],
       undo: [],
     },
+    ...planLoopback(network),
+  ];
+}
+
+/**
+ * IPv6 has no `route_localnet`. An answer to `::1` whose translation has been taken back is for an address that the kernel
+ * expects on `lo` only (`rt6_need_strict`), unless a route says otherwise. From a wire nobody can use this: packets that
+ * name `::1` are dropped when they arrive, before any translation (`ip6_rcv_core`). That also holds for answers where
+ * br_netfilter shows bridged IPv6 packets to ip6tables: they are translated while still in the bridge, and get lost.
+ */
+function planLoopback({ id, bridge, subnets, internal, hostAddress }: NetworkDefinition): Step[] {
+  if (internal || !hostAddress || !subnets.some(({ subnet }) => parseSubnet(subnet).family === 6)) return [];
+  // "replace" would replace another network's route of the same metric.
+  const metric = 2048 + Number.parseInt(id.slice(0, 6), 16);
+  return [
+    {
+      id: 'bridge.loopback',
+      why: 'What the host sends to a published port at ::1 is answered over the bridge, so ::1 is to be found there as well. Deleting the bridge deletes this.',
+      apply: [ip('route', 'replace', 'local', '::1', 'dev', bridge, 'table', 'local', 'metric', String(metric))],
+      undo: [],
+    },
   ];
 }
 

@@ -3,7 +3,7 @@ import { commandText } from '../../../src/host/executor.ts';
 import type { PublishedPort } from '../../../src/network/definition.ts';
 import { planPorts } from '../../../src/network/publish.ts';
 
-const target = { hostIfnames: [], ipv4: { address: '10.90.0.2' }, ipv6: { address: 'fd00::2' } };
+const target = { ipv4: { address: '10.90.0.2' }, ipv6: { address: 'fd00::2' }, hostIfnames: [] };
 
 /** `0.0.0.0 8080 80 tcp` */
 function port(text: string): PublishedPort {
@@ -53,8 +53,16 @@ describe('a port is a rule', () => {
   });
 
   test('none for a family that the container does not have', () => {
-    const only4 = { hostIfnames: [], ipv4: { address: '10.90.0.2' } };
+    const only4 = { ipv4: { address: '10.90.0.2' }, hostIfnames: [] };
     expect(planPorts(only4, [port(':: 80 80')], { conntrack: true })).toEqual([]);
+  });
+
+  test("a container's ports on bridges send back what it sends to itself", () => {
+    const steps = planPorts({ ...target, hostIfnames: ['mr1', 'mr2'] }, [port('0.0.0.0 80 80')], { conntrack: false });
+    expect(steps.flatMap((step) => step.apply.map(commandText)).slice(0, 2)).toEqual([
+      'ip link set mr1 type bridge_slave hairpin on',
+      'ip link set mr2 type bridge_slave hairpin on',
+    ]);
   });
 
   test('the undo deletes that rule', () => {
