@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { ip, type Step, type SysctlCommand } from '../host/steps.ts';
 import { macOf, parseSubnet } from './address.ts';
 import type { NetworkDefinition, Subnet } from './definition.ts';
@@ -54,10 +55,11 @@ export function planBridge(network: NetworkDefinition, facts: Pick<NetworkFacts,
  * name `::1` are dropped when they arrive, before any translation (`ip6_rcv_core`). That also holds for answers where
  * br_netfilter shows bridged IPv6 packets to ip6tables: they are translated while still in the bridge, and get lost.
  */
-function planLoopback({ id, bridge, subnets, internal, hostAddress }: NetworkDefinition): Step[] {
-  if (internal || !hostAddress || !subnets.some(({ subnet }) => parseSubnet(subnet).family === 6)) return [];
-  // "replace" would replace another network's route of the same metric.
-  const metric = 2048 + Number.parseInt(id.slice(0, 6), 16);
+function planLoopback({ bridge, subnets, internal, hostAddress }: NetworkDefinition): Step[] {
+  const six = subnets.find(({ subnet }) => parseSubnet(subnet).family === 6);
+  if (internal || !hostAddress || six === undefined) return [];
+  // A network has a metric of its own: "replace" would replace the route of another one of the same.
+  const metric = 2048 + createHash('sha256').update(six.subnet).digest().readUIntBE(0, 3);
   return [
     {
       id: 'bridge.loopback',

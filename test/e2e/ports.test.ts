@@ -145,6 +145,7 @@ describe.skipIf(skipOrFail(missingWorld()))('ports', () => {
     const results = await Promise.all(
       ['web1', 'web2', 'web3', 'web4', 'web5'].map((name) => start(name, '-p', '8080:80')),
     );
-    expect(results.map(({ code }) => code).toSorted()).toEqual([0, 125, 125, 125, 125]);
+    expect(results.filter(({ code }) => code === 0)).toHaveLength(1);
+    expect(results.filter(({ code }) => code === 125)).toHaveLength(4);
   });
 });

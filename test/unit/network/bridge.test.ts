@@ -59,7 +59,18 @@ describe('what else a bridge may be like', () => {
       'addr replace 10.7.0.1/24 dev br-lab',
       'addr replace fd00:7::fe/64 dev br-lab nodad',
       'link set br-lab up',
+      expect.stringMatching(/^route replace local ::1 dev br-lab table local metric \d+$/),
     ]);
+  });
+
+  test('::1 is found there too where the host can be reached from it, with a metric for each range', () => {
+    const routes = (given: typeof dual) => commands(given).filter((text) => text.startsWith('route'));
+    expect(routes({ ...dual, hostAddress: false })).toEqual([]);
+    expect(routes({ ...dual, internal: true })).toEqual([]);
+    expect(routes({ ...dual, subnets: [subnetOf('10.7.0.0/24')] })).toEqual([]);
+    const other = { ...dual, subnets: [subnetOf('fd00:8::/64')] };
+    expect(routes(other)).toHaveLength(1);
+    expect(routes(other)).not.toEqual(routes(dual));
   });
 
   test('no address when a container is to be the gateway', () => {
