@@ -57,6 +57,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Make an image of a root filesystem in a tar archive',
     load: async () => (await import('./import.ts')).registerImport,
   },
+  port: {
+    summary: 'Show where a container’s ports are published',
+    load: async () => (await import('./port.ts')).registerPort,
+  },
   tag: { summary: 'Give an image a further name', load: async () => (await import('./tag.ts')).registerTag },
   history: {
     summary: 'Show how an image was made',
