@@ -2,7 +2,7 @@
  * `npm run bench`: minirun against docker, podman and the floor, side by side on the same root filesystem.
  *
  *     npm run bench             everything
- *     npm run bench -- images   only images: nothing is written down then
+ *     npm run bench -- images   only a part (containers, images, networks): nothing is written down then
  *
  * Everything runs in private worlds (test/support/world.ts), which end with this process: a docker daemon too.
  * Needs root and hyperfine. What is not installed is left out and said so.
@@ -15,6 +15,7 @@ import { type Archives, makeImages, nameOf, peakMemory, type Puller, startRegist
 import { missingTool, missingWorld } from '../support/skip.ts';
 import { createWorld, minirun, type World } from '../support/world.ts';
 import { memoryPerContainer } from './memory.ts';
+import { measureNetworks } from './networks.ts';
 import {
   expectZero,
   findNode,
@@ -43,6 +44,8 @@ interface Ratio {
   what: string;
   value: number;
   target: number;
+  /** The value is to be the target at least, not at most. */
+  atLeast?: boolean;
 }
 
 interface Memory {
@@ -51,12 +54,17 @@ interface Memory {
   mean: number;
 }
 
+const parts = ['containers', 'images', 'networks'];
 const only = process.argv[2];
 const many = 200;
 const several = 20;
 const pullRounds = 6;
 
-const problem = missingWorld() ?? missingTool('hyperfine', 'busybox');
+const wanted = (part: string): boolean => only === undefined || only === part;
+const problem =
+  only !== undefined && !parts.includes(only)
+    ? `no part "${only}": there are ${parts.join(', ')}`
+    : (missingWorld() ?? missingTool('hyperfine', 'busybox'));
 if (problem !== undefined) {
   process.stderr.write(`bench: ${problem}\n`);
   process.exit(1);
@@ -69,17 +77,24 @@ const peers: Peer[] = [];
 try {
   const { rootfs, tarball } = makeRootfs(world.directory);
   await add('minirun', () => startMinirun(world, tarball));
-  await add('bin/minirun', () => startLauncher(world));
-  await add('floor', () => startFloor(world, rootfs));
+  if (wanted('containers')) {
+    await add('bin/minirun', () => startLauncher(world));
+    await add('floor', () => startFloor(world, rootfs));
+  }
   await add('docker', () => startDocker(tarball));
-  await add('podman', () => startPodman(world, tarball));
+  if (wanted('containers') || wanted('images')) await add('podman', () => startPodman(world, tarball));
 
-  const result = { ...(only === undefined ? await measureContainers() : {}), images: await measureImages() };
+  const result = {
+    ...(wanted('containers') ? await measureContainers() : {}),
+    ...(wanted('images') ? { images: await measureImages() } : {}),
+    ...(wanted('networks') ? { networks: await networks(tarball) } : {}),
+  };
 
   process.stdout.write('\ntargets\n');
-  for (const { what, value, target } of ratios) {
-    const verdict = value <= target ? 'reached' : 'MISSED';
-    process.stdout.write(`  ${what.padEnd(44)} ${value.toFixed(2).padStart(8)}   target ≤ ${target}   ${verdict}\n`);
+  for (const { what, value, target, atLeast = false } of ratios) {
+    const verdict = (atLeast ? value >= target : value <= target) ? 'reached' : 'MISSED';
+    const limit = `${atLeast ? '≥' : '≤'} ${target}`;
+    process.stdout.write(`  ${what.padEnd(48)} ${value.toFixed(2).padStart(8)}   target ${limit}   ${verdict}\n`);
   }
   for (const reason of skipped) process.stdout.write(`  left out: ${reason}\n`);
 
@@ -103,6 +118,22 @@ async function measureContainers(): Promise<object> {
   compare('run: minirun / docker', run, 'minirun', 'docker', 0.33);
   compare('run: minirun / floor', run, 'minirun', 'floor', 2);
   return { run, start: await measureStart(), memory: await measureMemory(), ps: await measurePs() };
+}
+
+/** Traffic, and containers that come and go on networks with many others. */
+async function networks(tarball: string): Promise<object | undefined> {
+  const missing = missingTool('iperf3');
+  if (missing !== undefined || !has('minirun')) {
+    skipped.push(`networks: ${missing ?? 'minirun'}`);
+    return undefined;
+  }
+  const measured = await measureNetworks(
+    tarball,
+    peers.find(({ name }) => name === 'docker'),
+  );
+  ratios.push(...measured.ratios);
+  skipped.push(...measured.skipped);
+  return measured.figures;
 }
 
 function writeDown(figures: object): void {

@@ -16,6 +16,10 @@ export interface Peer {
   puller?: { machine: Machine; pull: string[]; remove: string[] };
   /** Where its processes are. */
   machine: Machine;
+  /** Its world, where that is its own. */
+  world?: World;
+  /** Begin of every command line of its client; only where more is wanted of it than the above. */
+  client?: string[];
   /** Ends what was started for it alone. */
   stop: () => Promise<void>;
 }
@@ -108,6 +112,8 @@ export async function startDocker(tarball: string): Promise<Peer> {
       detach: [...client, 'run', '-d', image, ...sleeper],
       puller: { machine: world.host, pull: [...client, 'pull', '-q'], remove: [...client, 'rmi', '-f'] },
       machine: world.host,
+      world,
+      client,
       stop: async () => world.destroy(),
     };
   } catch (error) {

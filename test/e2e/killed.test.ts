@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import fs from 'node:fs';
 import path from 'node:path';
+import { simulateReboot } from '../support/reboot.ts';
 import { missingWorld, skipOrFail } from '../support/skip.ts';
 import { createWorld, expectNoLeak, type Snapshot, type World } from '../support/world.ts';
 
-/** Processes killed from outside, at moments spread over a command's duration; locks, crowds, and a reboot. */
+/** Processes killed from outside, at moments spread over a command's duration; locks, and a reboot. */
 
 interface State {
   status: string;
@@ -13,11 +14,6 @@ interface State {
   init?: { pid: number; start: number };
   owner?: { pid: number; start: number };
   endpoints: { address: string }[];
-}
-
-interface NetworkFile {
-  boot: string;
-  leases: Record<string, string>;
 }
 
 const readJson = <T>(file: string): T => JSON.parse(fs.readFileSync(file, 'utf8')) as T;
@@ -44,7 +40,6 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
   let witness: string;
 
   const stateOf = (id: string): State => readJson(path.join(world.root, 'containers', id, 'state.json'));
-  const leases = () => readJson<NetworkFile>(path.join(world.root, 'networks/minirun0.json')).leases;
 
   /** Pids, as the host counts, of its processes with such a command line. Quick: the moment is what matters. */
   function find(pattern: RegExp): number[] {
@@ -248,19 +243,6 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
       await reclaimed();
     }
   }, 30_000);
-
-  test('50 processes at once', async () => {
-    const script = `for i in $(seq 50); do minirun run -d --name crowd$i ${'busybox'} sleep 1000 > $HOME/crowd$i & done; wait; cat $HOME/crowd*; rm $HOME/crowd*`;
-    const ids = (await world.sh(script, { timeout: 60_000 })).trim().split('\n');
-    expect(ids.length).toBe(50);
-    const addresses = ids.map((id) => stateOf(id).endpoints[0]?.address as string);
-    expect(new Set(addresses).size).toBe(50);
-    const held = leases();
-    for (const [index, id] of ids.entries()) expect(held[addresses[index] as string]).toBe(id);
-    expect(Object.keys(held).length).toBe(51);
-    await world.sh('minirun rm -f $(minirun ps -a --format "{{.Names}}" | grep crowd)', { timeout: 60_000 });
-    await reclaimed();
-  }, 90_000);
 });
 
 describe.skipIf(skipOrFail(missingWorld()))('a reboot', () => {
@@ -269,27 +251,7 @@ describe.skipIf(skipOrFail(missingWorld()))('a reboot', () => {
     const before = await world.snapshot();
     const id = (await world.sh('minirun run -d --name victim busybox sleep 1000')).trim();
     await world.sh('minirun run -d --rm --name gone busybox sleep 1000; minirun create --name fresh busybox true');
-    // What a reboot does: every process ends, interfaces, namespaces and rules are gone, the boot id is another one.
-    const files = [
-      ...fs
-        .readdirSync(path.join(world.root, 'containers'))
-        .map((entry) => path.join(world.root, 'containers', entry, 'state.json')),
-      path.join(world.root, 'networks/minirun0.json'),
-    ];
-    await world.sh(`
-      for pid in $(ls /proc | grep '^[0-9]*$' | sort -n); do
-        [ $pid = 1 ] || [ $pid = $$ ] || case $(cat /proc/$pid/comm 2> /dev/null) in sh | unshare | sleep | s6-log) kill -KILL $pid 2> /dev/null || true ;; esac
-      done
-      for name in $(ls /run/netns); do ip netns del $name; done
-      ip link del minirun0
-      iptables -F; iptables -t nat -F; iptables -X; iptables -t nat -X
-      echo 0 > /proc/sys/net/ipv4/ip_forward
-    `);
-    for (const file of files)
-      fs.writeFileSync(
-        file,
-        fs.readFileSync(file, 'utf8').replace(/"boot": "[^"]*"/, '"boot": "11111111-2222-3333-4444-555555555555"'),
-      );
+    await simulateReboot(world);
     const table = await world.sh('minirun ps -a --format "{{.Names}} {{.State}}"');
     expect(table.trim().split('\n').sort()).toEqual(['fresh created', 'victim exited']);
     expect(readJson<State>(path.join(world.root, 'containers', id, 'state.json')).exitCode).toBe(137);
