@@ -1,5 +1,6 @@
 import { applySteps } from '../host/executor.ts';
-import { ip, type Step } from '../host/steps.ts';
+import type { Step } from '../host/steps.ts';
+import { planPort } from './attach.ts';
 import type { Endpoint, Network } from './definition.ts';
 import { interfaceExists, readFirewall } from './facts.ts';
 import { familiesOf, planRules } from './firewall.ts';
@@ -29,7 +30,7 @@ export async function reloadNetworks(endpoints: readonly Endpoint[]): Promise<st
     );
     if (network.up) await restoreRules(network);
     else await bringUp(network);
-    await applySteps(mine.map(planPort));
+    await applySteps(mine.flatMap(planPort));
   }
   return networks.map(({ name }) => name);
 }
@@ -48,13 +49,4 @@ async function restoreRules(network: Network): Promise<void> {
       current.claim = undefined;
     });
   }
-}
-
-function planPort({ hostIfname, bridge }: Endpoint): Step {
-  return {
-    id: 'veth.master',
-    why: 'The bridge is a new one: plug the container in again.',
-    apply: [ip('link', 'set', hostIfname, 'master', bridge, 'up')],
-    undo: [],
-  };
 }
