@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { Network } from '../network/definition.ts';
+import type { ShownNetwork } from '../network/manage.ts';
 import { MinirunError } from '../errors.ts';
 import { forEach, reconcileFirst } from './each.ts';
 
@@ -175,7 +176,8 @@ function registerList(network: Command): void {
         filter: string[];
       }) => {
         const { labelFilter, parseFilters, patternFilter } = await import('./output/filters.ts');
-        const passes = parseFilters<Network>(filter, {
+        const { isBuiltIn, shownNetworks } = await import('../network/manage.ts');
+        const passes = parseFilters<ShownNetwork>(filter, {
           name: patternFilter(({ name }) => name),
           id: patternFilter(({ id }) => id),
           driver: { matches: ({ driver }, value) => driver === value },
@@ -183,13 +185,12 @@ function registerList(network: Command): void {
           label: labelFilter(({ labels }) => labels),
           type: {
             values: ['builtin', 'custom'],
-            matches: ({ automatic }, value) => automatic === (value === 'builtin'),
+            matches: (network, value) => isBuiltIn(network) === (value === 'builtin'),
           },
         });
         await recoverFirst();
-        const { listNetworks } = await import('../network/store.ts');
-        const networks = listNetworks().filter(passes);
-        const idOf = ({ id }: Network) => (trunc ? id.slice(0, 12) : id);
+        const networks = shownNetworks().filter(passes);
+        const idOf = ({ id }: ShownNetwork) => (trunc ? id.slice(0, 12) : id);
         if (quiet === true && format === undefined) {
           process.stdout.write(networks.map((each) => `${idOf(each)}\n`).join(''));
           return;
@@ -197,33 +198,38 @@ function registerList(network: Command): void {
         const { formatRows } = await import('./output/table.ts');
         const columns = [
           { name: 'ID', header: 'NETWORK ID', value: idOf },
-          { name: 'Name', header: 'NAME', value: ({ name }: Network) => name },
-          { name: 'Driver', header: 'DRIVER', value: ({ driver }: Network) => driver },
+          { name: 'Name', header: 'NAME', value: ({ name }: ShownNetwork) => name },
+          { name: 'Driver', header: 'DRIVER', value: ({ driver }: ShownNetwork) => driver },
           { name: 'Scope', header: 'SCOPE', value: () => 'local' },
           {
             name: 'Subnet',
             header: 'SUBNET',
-            value: ({ subnets }: Network) => subnets.map(({ subnet }) => subnet).join(','),
+            value: ({ subnets }: ShownNetwork) => subnets.map(({ subnet }) => subnet).join(','),
             hidden: true,
           },
           {
             name: 'Gateway',
             header: 'GATEWAY',
-            value: ({ subnets }: Network) => subnets.map(({ gateway }) => gateway).join(','),
+            value: ({ subnets }: ShownNetwork) => subnets.map(({ gateway }) => gateway).join(','),
             hidden: true,
           },
-          { name: 'Bridge', header: 'BRIDGE', value: ({ bridge }: Network) => bridge, hidden: true },
+          { name: 'Bridge', header: 'BRIDGE', value: ({ bridge }: ShownNetwork) => bridge, hidden: true },
           {
             name: 'IPv6',
             header: 'IPV6',
-            value: ({ subnets }: Network) => String(subnets.some(({ subnet }) => subnet.includes(':'))),
+            value: ({ subnets }: ShownNetwork) => String(subnets.some(({ subnet }) => subnet.includes(':'))),
             hidden: true,
           },
-          { name: 'Internal', header: 'INTERNAL', value: ({ internal }: Network) => String(internal), hidden: true },
+          {
+            name: 'Internal',
+            header: 'INTERNAL',
+            value: ({ internal }: ShownNetwork) => String(internal),
+            hidden: true,
+          },
           {
             name: 'Labels',
             header: 'LABELS',
-            value: ({ labels }: Network) =>
+            value: ({ labels }: ShownNetwork) =>
               Object.entries(labels)
                 .map((pair) => pair.join('='))
                 .join(','),
@@ -232,7 +238,7 @@ function registerList(network: Command): void {
           {
             name: 'CreatedAt',
             header: 'CREATED AT',
-            value: ({ created }: Network) => `${created.slice(0, 19).replace('T', ' ')} +0000 UTC`,
+            value: ({ created }: ShownNetwork) => `${created.slice(0, 19).replace('T', ' ')} +0000 UTC`,
             hidden: true,
           },
         ];
@@ -249,10 +255,10 @@ function registerInspect(network: Command): void {
     .option('-f, --format <format>', '"json" or a Go template')
     .action(async (references: string[], { format }: { format?: string }) => {
       await recoverFirst();
-      const { describeNetwork, findNetwork } = await import('../network/manage.ts');
+      const { describeNetwork, findShown } = await import('../network/manage.ts');
       const { inspectAll } = await import('./inspect.ts');
       const { membersOf } = await import('../container/networks.ts');
-      await inspectAll(references, format, (reference) => describeNetwork(findNetwork(reference), membersOf));
+      await inspectAll(references, format, (reference) => describeNetwork(findShown(reference), membersOf));
     });
 }
 
@@ -265,11 +271,10 @@ function registerRemove(network: Command): void {
     .option('-f, --force', 'names that do not exist are no error')
     .action(async (references: string[], { force }: { force?: boolean }) => {
       await recoverFirst();
-      const { findNetwork, removeNetwork } = await import('../network/manage.ts');
-      const { listNetworks } = await import('../network/store.ts');
+      const { findNetwork, removeNetwork, shownNetworks } = await import('../network/manage.ts');
       const { containerName } = await import('../container/networks.ts');
       const isThere = (reference: string) =>
-        listNetworks().some(({ name, id }) => name === reference || id.startsWith(reference));
+        shownNetworks().some(({ name, id }) => name === reference || id.startsWith(reference));
       await forEach(references, async (reference) => {
         if (force === true && !isThere(reference)) return;
         await removeNetwork(findNetwork(reference).name, containerName);

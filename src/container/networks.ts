@@ -8,6 +8,7 @@ import { hasIpv6 } from '../network/facts.ts';
 import { connectRunning, leaseAddresses, leave, tearDown } from '../network/lifecycle.ts';
 import { findNetwork, type Member } from '../network/manage.ts';
 import { publishStep } from '../network/publish.ts';
+import { canonicalNetwork } from '../network/options.ts';
 import { reloadNetworks } from '../network/reload.ts';
 import { withLock } from '../state/lock.ts';
 import { writeJson } from '../state/json.ts';
@@ -28,7 +29,7 @@ import {
 } from './store.ts';
 
 /** The containers that have addresses in a network, by id. */
-export function membersOf(network: Network): Map<string, Member> {
+export function membersOf(network: Pick<Network, 'name' | 'leases'>): Map<string, Member> {
   const holders = new Set(Object.values(network.leases));
   const members = [...holders].map((id): [string, Member] => {
     const container = readContainer(id);
@@ -63,7 +64,7 @@ export async function connectContainer(
   reference: string,
   wanted: Omit<Attachment, 'network'>,
 ): Promise<void> {
-  const network = networkReference === defaultNetworkName ? defaultNetworkName : findNetwork(networkReference).name;
+  const network = nameOf(networkReference);
   const attachment: Attachment = { ...wanted, network };
   const container = await withLock(() => {
     const found = requireSteady(reference, `connect network "${network}" to`);
@@ -146,16 +147,23 @@ async function movePorts(
   if (errors.length > 0) throw new MinirunErrors('cannot take the old rules of published ports away', errors);
 }
 
+/** The name of the network that is meant; the default one need not be there yet. */
+function nameOf(reference: string): string {
+  return canonicalNetwork(reference) === defaultNetworkName ? defaultNetworkName : findNetwork(reference).name;
+}
+
 /**
  * Takes a container out of a network.
  *
- * @param force also when it is not in it, or does not exist
+ * @throws MinirunError before any effect when it is not in it
  */
 export async function disconnectContainer(networkReference: string, reference: string): Promise<void> {
-  const network = networkReference === defaultNetworkName ? defaultNetworkName : findNetwork(networkReference).name;
+  let network = networkReference;
   const { definition, state } = await withLock(() => {
     const found = requireSteady(reference, `disconnect network "${network}" from`);
     const attachments = attachmentsOf(found.definition);
+    // A stopped container can still be in one that has been removed since: that must not keep it from starting.
+    if (!attachments.some((each) => each.network === network)) network = nameOf(networkReference);
     const known = [...attachments, ...found.state.endpoints].some((each) => each.network === network);
     if (!known) {
       throw new MinirunError(
@@ -195,7 +203,7 @@ export function planDetach(endpoint: Endpoint, rest: readonly Endpoint[], netns:
       apply: [ipIn(netns, 'link', 'del', endpoint.ifname)],
       undo: [],
     },
-    ...planDefaultRoutes(rest, netns),
+    ...planDefaultRoutes(rest, netns, [...rest, endpoint]),
   ];
 }
 

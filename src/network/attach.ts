@@ -1,5 +1,5 @@
 import { ip, type IpCommand, ipIn, type Step } from '../host/steps.ts';
-import { hostIfnameOf, macOf, parseSubnet } from './address.ts';
+import { blockOf, contains, hostIfnameOf, macOf, parseAddress, parseSubnet } from './address.ts';
 import { withoutIpv6 } from './bridge.ts';
 import type { Attachment, Endpoint, InterfaceAddress, Network } from './definition.ts';
 import type { Allocated } from './ipam.ts';
@@ -134,7 +134,10 @@ function routeThere(
 ): IpCommand[] {
   const own = gateway.includes(':') ? endpoint.ipv6 : endpoint.ipv4;
   if (own === undefined || own.address === gateway) return [];
-  return [ipIn(netns, 'route', 'add', destination, 'via', gateway, 'dev', endpoint.ifname)];
+  const range = blockOf(parseAddress(own.address), own.prefixLength);
+  // Of another range of the network: on the same bridge all the same, which the kernel has to be told.
+  const onlink = contains(range, parseAddress(gateway)) ? [] : ['onlink'];
+  return [ipIn(netns, 'route', 'add', destination, 'via', gateway, 'dev', endpoint.ifname, ...onlink)];
 }
 
 function planVeth(endpoint: Endpoint, netns: string): Step[] {
@@ -167,13 +170,20 @@ function planVeth(endpoint: Endpoint, netns: string): Step[] {
       ],
       undo: [],
     },
+    ...planPort(endpoint),
+  ];
+}
+
+/** Steps that plug the host's end of a pair into the bridge. What it was plugged into before does not matter. */
+export function planPort({ hostIfname: host, bridge, alone }: Endpoint): Step[] {
+  return [
     {
       id: 'veth.master',
       why: `Plug the host's end into the bridge.`,
-      apply: [ip('link', 'set', host, 'master', endpoint.bridge, 'up')],
+      apply: [ip('link', 'set', host, 'master', bridge, 'up')],
       undo: [],
     },
-    ...(endpoint.alone
+    ...(alone
       ? [
           {
             id: 'veth.isolated',
@@ -221,12 +231,17 @@ function planMacvlan({ ifname, bridge, mac, mtu }: Endpoint, netns: string): Ste
   ];
 }
 
-/** The default routes of a container, one of each family at most. */
-export function planDefaultRoutes(endpoints: readonly Endpoint[], netns: string): Step[] {
+/**
+ * The default routes of a container, one of each family at most.
+ *
+ * @param before its endpoints until now, when it runs already: a route stays as it is when it leads where it did
+ */
+export function planDefaultRoutes(endpoints: readonly Endpoint[], netns: string, before?: readonly Endpoint[]): Step[] {
   const families = (['ipv4', 'ipv6'] as const).flatMap((family) => {
     const endpoint = gatewayEndpoint(endpoints, family);
     const gateway = endpoint?.[family]?.gateway;
-    return endpoint === undefined || gateway === undefined ? [] : [{ ifname: endpoint.ifname, gateway }];
+    const same = before !== undefined && gatewayEndpoint(before, family)?.network === endpoint?.network;
+    return endpoint === undefined || gateway === undefined || same ? [] : [{ ifname: endpoint.ifname, gateway }];
   });
   if (families.length === 0) return [];
   return [
@@ -235,7 +250,7 @@ export function planDefaultRoutes(endpoints: readonly Endpoint[], netns: string)
       why: 'Everything else goes to the gateway.',
       apply: families.map(({ ifname, gateway }) =>
         // `replace`: another network may have had it until now.
-        ipIn(netns, 'route', endpoints.length > 1 ? 'replace' : 'add', 'default', 'via', gateway, 'dev', ifname),
+        ipIn(netns, 'route', before === undefined ? 'add' : 'replace', 'default', 'via', gateway, 'dev', ifname),
       ),
       undo: [],
     },

@@ -6,8 +6,9 @@ import type { NetworkFacts } from './facts.ts';
 
 /** Steps that make the network's bridge with the gateway addresses. */
 export function planBridge(network: NetworkDefinition, facts: Pick<NetworkFacts, 'bridgeExists' | 'mtu'>): Step[] {
-  const { bridge, subnets } = network;
-  const mac = macOf((subnets[0] as Subnet).gateway);
+  const { bridge, subnets, hostAddress, id } = network;
+  // A container that has the gateway's address has the MAC that goes with it.
+  const mac = macOf(hostAddress ? (subnets[0] as Subnet).gateway : id);
   return [
     {
       id: 'bridge.add',

@@ -119,11 +119,10 @@ function checked(
         `Leave ${family === 6 ? '--ip6' : '--ip'} out, or choose another network`,
       );
     }
-    const first = subnets[0] as Subnet;
-    const example = formatAddress({ family, value: parseSubnet(first.subnet).first + 7n });
+    const example = nextFree(network, subnets[0] as Subnet);
     throw refuse(
       `it is outside ${subnets.map((each) => each.subnet).join(' and ')}, the subnet of network "${network.name}"`,
-      `Choose one from that subnet, such as ${example}`,
+      `Choose one from that subnet${example === undefined ? '' : `, such as ${example}`}`,
     );
   }
   const range = parseSubnet(subnet.subnet);

@@ -157,7 +157,11 @@ export async function connectRunning(
   further: readonly Step[],
 ): Promise<void> {
   const endpoints = [...before, lease.endpoint];
-  const own = [...planAttach(lease.endpoint, netns, hasIpv6()), ...planDefaultRoutes(endpoints, netns), ...further];
+  const own = [
+    ...planAttach(lease.endpoint, netns, hasIpv6()),
+    ...planDefaultRoutes(endpoints, netns, before),
+    ...further,
+  ];
   if (lease.bringUp) return raise(lease.network.name, own, () => {});
   if (lease.endpoint.hostIfname !== '') await leftoverGone(lease.endpoint.hostIfname);
   await applySteps(inBatches(own));

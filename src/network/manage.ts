@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { MinirunError, MinirunErrors } from '../errors.ts';
 import { faultPoint } from '../host/fault.ts';
@@ -21,7 +22,7 @@ import { defaultNetworkName, type Driver, type Network, type NetworkRoute, type 
 import { hasIpv6, interfaceExists } from './facts.ts';
 import { familiesOf } from './firewall.ts';
 import { bringUp, handOver, tearDown } from './lifecycle.ts';
-import { isIfname, networkOptions } from './options.ts';
+import { canonicalNetwork, isIfname, networkOptions } from './options.ts';
 import {
   changeNetwork,
   claimNetwork,
@@ -173,7 +174,9 @@ function subnetsOf(request: NetworkRequest, driver: Driver): Subnet[] {
     ),
   );
   const kept = request.reserved.map((text) => {
-    const [what = '', address = ''] = text.split('=', 2);
+    const [, what = '', address = ''] = /^([^=]+)=(.+)$/.exec(text) ?? [];
+    if (what === '')
+      throw refuse(`--aux-address "${text}" is not of the form NAME=ADDRESS`, 'For example printer=10.20.0.9');
     const value = parseAddress(address);
     return {
       what,
@@ -264,9 +267,49 @@ async function deleteNetwork(name: string): Promise<void> {
   await withLock(() => fs.rmSync(paths.network(name), { force: true }));
 }
 
-/** The network that a name, an id or the beginning of one stands for. @throws MinirunError when there is none */
+/** A network as it is shown: `host` and `none` have drivers of their own. */
+export type ShownNetwork = Omit<Network, 'driver'> & { driver: string };
+
+/** What docker lists as networks, too: the host's own, and none at all. They are always there and are nowhere written down. */
+function fixedNetworks(): ShownNetwork[] {
+  return [
+    ['host', 'host'],
+    ['none', 'null'],
+  ].map(([name = '', driver = '']) => ({
+    ...defineNetwork(name, { subnets: [], bridge: '', isolate: false, masquerade: false, hostAddress: false }),
+    id: createHash('sha256').update(`minirun network ${name}`).digest('hex'),
+    created: new Date(0).toISOString(),
+    driver,
+  }));
+}
+
+/** All networks as `network ls` shows them, by name. */
+export function shownNetworks(): ShownNetwork[] {
+  return [...listNetworks(), ...fixedNetworks()].toSorted((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** Whether a network is there without anybody having created it. */
+export function isBuiltIn({ automatic, driver }: ShownNetwork): boolean {
+  return automatic || driver === 'host' || driver === 'null';
+}
+
+/** The network that a name, an id or the beginning of one stands for, `host` and `none` too. @throws MinirunError when there is none */
+export function findShown(reference: string): ShownNetwork {
+  return oneOf(shownNetworks(), canonicalNetwork(reference));
+}
+
+/** The network that a name, an id or the beginning of one stands for. @throws MinirunError when there is none, or none that could change */
 export function findNetwork(reference: string): Network {
-  const networks = listNetworks();
+  const found = findShown(reference);
+  if (found.driver === 'bridge' || found.driver === 'macvlan') return found as Network;
+  throw new MinirunError(
+    `cannot change network "${found.name}"`,
+    'it is always there, and a container has it from its creation or never',
+    `Give it to a new container: minirun run --network ${found.name}`,
+  );
+}
+
+function oneOf(networks: readonly ShownNetwork[], reference: string): ShownNetwork {
   const named = networks.find(({ name }) => name === reference);
   if (named !== undefined) return named;
   const matches = /^[0-9a-f]{1,64}$/.test(reference) ? networks.filter(({ id }) => id.startsWith(reference)) : [];
@@ -295,7 +338,10 @@ export interface Member {
 }
 
 /** A network in docker's words and order, as `network inspect` shows it. */
-export function describeNetwork(network: Network, membersOf: (network: Network) => Map<string, Member>): object {
+export function describeNetwork(
+  network: ShownNetwork,
+  membersOf: (network: ShownNetwork) => Map<string, Member>,
+): object {
   const containers = [...membersOf(network)].map(([id, { name, mac, ipv4, ipv6 }]) => [
     id,
     { Name: name, EndpointID: '', MacAddress: mac, IPv4Address: ipv4, IPv6Address: ipv6 },
@@ -332,7 +378,8 @@ export function describeNetwork(network: Network, membersOf: (network: Network) 
   };
 }
 
-function describeOptions({ driver, bridge, mtu, masquerade, icc, hostAddress }: Network): Record<string, string> {
+function describeOptions({ driver, bridge, mtu, masquerade, icc, hostAddress }: ShownNetwork): Record<string, string> {
+  if (bridge === '') return {};
   if (driver === 'macvlan')
     return { parent: bridge, ...(mtu === undefined ? {} : { 'com.docker.network.driver.mtu': String(mtu) }) };
   return {

@@ -1,10 +1,15 @@
 import { MinirunError } from '../errors.ts';
 import { canonicalAddress, formatRange, parseDestination } from './address.ts';
-import type { Attachment, Driver, Network, NetworkRoute } from './definition.ts';
+import { type Attachment, defaultNetworkName, type Driver, type Network, type NetworkRoute } from './definition.ts';
 
 /** The kernel's rule for names of interfaces: dev_valid_name() in net/core/dev.c. */
 export function isIfname(name: string): boolean {
   return /^[^\s/:]{1,15}$/.test(name) && name !== '.' && name !== '..';
+}
+
+/** The network that a name stands for: docker's name for the default one, too. */
+export function canonicalNetwork(name: string): string {
+  return name === 'default' || name === 'bridge' ? defaultNetworkName : name;
 }
 
 /** What of a `network create` is no range. */

@@ -1,5 +1,6 @@
 import { applySteps } from '../host/executor.ts';
-import { ip, type Step } from '../host/steps.ts';
+import type { Step } from '../host/steps.ts';
+import { planPort } from './attach.ts';
 import type { Endpoint, Network } from './definition.ts';
 import { hasIpv6, interfaceExists, readFirewall } from './facts.ts';
 import { familiesOf, missingRules, planRules } from './firewall.ts';
@@ -30,7 +31,7 @@ export async function reloadNetworks(endpoints: readonly Endpoint[], ports: read
     );
     if (network.up) await restoreRules(network);
     else await bringUp(network);
-    await applySteps(mine.map(planPort));
+    await applySteps(mine.flatMap(planPort));
   }
   if (ports.length > 0) {
     const [saved, saved6] = await Promise.all([readFirewall(4), hasIpv6() ? readFirewall(6) : []]);
@@ -53,13 +54,4 @@ async function restoreRules(network: Network): Promise<void> {
       current.claim = undefined;
     });
   }
-}
-
-function planPort({ hostIfname, bridge }: Endpoint): Step {
-  return {
-    id: 'veth.master',
-    why: 'The bridge is a new one: plug the container in again.',
-    apply: [ip('link', 'set', hostIfname, 'master', bridge, 'up')],
-    undo: [],
-  };
 }

@@ -10,7 +10,7 @@ import {
   planDefaultRoutes,
   planNamespace,
 } from '../../../src/network/attach.ts';
-import type { Attachment, Network } from '../../../src/network/definition.ts';
+import type { Attachment, Endpoint, Network } from '../../../src/network/definition.ts';
 import { allocate } from '../../../src/network/ipam.ts';
 import { defineNetwork, subnetOf } from '../../../src/network/store.ts';
 
@@ -101,6 +101,10 @@ describe('attaching', () => {
     ];
     const added = lines(planAttach({ ...endpoint, routes }, 'web', false)).filter((text) => text.includes('route'));
     expect(added).toEqual(['web: route add 10.10.0.0/24 via 10.90.0.3 dev eth0']);
+    const far = lines(
+      planAttach({ ...endpoint, routes: [{ destination: '10.9.0.0/24', gateway: '10.91.0.3' }] }, 'web', false),
+    );
+    expect(far).toContain('web: route add 10.9.0.0/24 via 10.91.0.3 dev eth0 onlink');
   });
 
   test('a macvlan is on the wire itself: no port, nothing of the host', () => {
@@ -133,9 +137,21 @@ describe('several networks', () => {
     expect(gatewayEndpoint([{ ...a, gatewayPriority: 1 }, b, inner], 'ipv4')?.network).toBe('net.a');
     expect(gatewayEndpoint([a, inner], 'ipv6')).toBeUndefined();
     expect(lines(planDefaultRoutes([{ ...a, gatewayPriority: 1 }, b, inner], 'web'))).toEqual([
-      'web: route replace default via 10.1.0.1 dev eth0',
+      'web: route add default via 10.1.0.1 dev eth0',
+      'web: route add default via fd00:2::1 dev eth1',
+    ]);
+  });
+
+  test('of a running container, only those default routes change that lead elsewhere now', () => {
+    const changed = (after: Endpoint[], before: Endpoint[]) => lines(planDefaultRoutes(after, 'web', before));
+    expect(changed([a, b], [a])).toEqual([
+      'web: route replace default via 10.2.0.1 dev eth1',
       'web: route replace default via fd00:2::1 dev eth1',
     ]);
+    expect(changed([a], [a, b])).toEqual(['web: route replace default via 10.1.0.1 dev eth0']);
+    expect(changed([b], [a, b])).toEqual([]);
+    expect(changed([b, inner], [b])).toEqual([]);
+    expect(changed([], [b])).toEqual([]);
   });
 
   test('names of interfaces: the next one that is free', () => {

@@ -74,7 +74,11 @@ describe('what else a bridge may be like', () => {
   });
 
   test('no address when a container is to be the gateway', () => {
-    expect(commands({ ...dual, hostAddress: false }).filter((text) => text.startsWith('addr'))).toEqual([]);
+    const bare = commands({ ...dual, hostAddress: false });
+    expect(bare.filter((text) => text.startsWith('addr'))).toEqual([]);
+    // Nor the MAC that goes with it, or the bridge would take the frames to that container for its own.
+    expect(bare[0]).toMatch(/^link add br-lab address 02:42:/);
+    expect(bare[0]).not.toContain('02:42:0a:07:00:01');
   });
 
   test('IPv6 on only when the host has an address there, and then it believes no router', () => {
