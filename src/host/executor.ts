@@ -115,7 +115,7 @@ async function applyOne({ step, command }: Item): Promise<void> {
   if (argv === undefined) return applyFile(command);
   const [tool = '', ...args] = argv;
   const { exitCode, stderr } = await runDirectly(tool, args);
-  if (exitCode === 0) return;
+  if (exitCode === 0 || (command.tool === 'daemon' && command.optional)) return;
   const why = stderr.trim().split('\n').at(-1);
   throw new MinirunError(`cannot take step ${step.id} (${commandText(command)})`, why || `exit code ${exitCode}`);
 }
@@ -256,10 +256,13 @@ function applyFile(command: HostCommand): void {
       fs.writeFileSync(sysctlFile(command.key), command.value);
       return;
     case 'mkdir':
-      fs.mkdirSync(command.path, { recursive: true, mode: command.mode });
+      // mkdir(2) and open(2) heed the umask of whoever runs minirun.
+      if (fs.mkdirSync(command.path, { recursive: true, mode: command.mode }) !== undefined)
+        fs.chmodSync(command.path, command.mode);
       return;
     case 'file':
       fs.writeFileSync(command.path, command.content, { mode: command.mode });
+      fs.chmodSync(command.path, command.mode);
       return;
     case 'remove':
       removeTree(command.path);
