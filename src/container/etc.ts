@@ -4,7 +4,7 @@ import { addressesOf, gatewayEndpoint } from '../network/attach.ts';
 import type { Endpoint } from '../network/definition.ts';
 import type { Definition } from './definition.ts';
 import type { Container } from './store.ts';
-import { containerFiles } from './store.ts';
+import { containerFiles, findId } from './store.ts';
 
 const loopback = '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n';
 
@@ -42,7 +42,8 @@ export function upstreamServers({ resolvConf, upstream }: HostResolvers): string
 }
 
 /**
- * Content of the container's resolv.conf: `--dns` as given, else the host's servers; network `host` keeps the host's file.
+ * Content of the container's resolv.conf: `--dns` as given, else the host's servers. Who shares the network of the host, or
+ * of another container, has that one's file.
  *
  * @param nameservers name servers of minirun's that take their place: then a name without a dot is a container's, and no
  *   domain is searched for it first (`ndots:0`, as docker has it)
@@ -52,7 +53,8 @@ export function resolvConfContent(
   host: HostResolvers,
   nameservers?: readonly string[],
 ): string {
-  if (definition.network === 'host' && definition.dns.length === 0) return host.resolvConf;
+  const shared = definition.network === 'host' || definition.network.startsWith('container:');
+  if (shared && definition.dns.length === 0) return host.resolvConf;
   const servers = nameservers ?? (definition.dns.length > 0 ? definition.dns : upstreamServers(host));
   const lines = host.resolvConf.split('\n').filter((line) => /^\s*(search|options)\b/.test(line));
   const search =
@@ -70,6 +72,13 @@ export function resolvConfContent(
 /** Reads the host's resolver files. */
 export function hostResolvers(): HostResolvers {
   return { resolvConf: readOr('/etc/resolv.conf'), upstream: readOr('/run/systemd/resolve/resolv.conf') };
+}
+
+/** The resolver files that a container's are made of: the host's, or those of the container whose network it shares. */
+export function resolversFor({ network }: Definition): HostResolvers {
+  if (!network.startsWith('container:')) return hostResolvers();
+  const id = findId(network.slice('container:'.length));
+  return { resolvConf: id === undefined ? '' : readOr(containerFiles(id).resolvConf), upstream: '' };
 }
 
 function readOr(file: string): string {

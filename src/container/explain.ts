@@ -12,7 +12,7 @@ import { paths } from '../state/paths.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Draft } from './create.ts';
 import type { Definition } from './definition.ts';
-import { hostResolvers, hostsContent, planFiles } from './etc.ts';
+import { hostsContent, planFiles, resolversFor } from './etc.ts';
 import { type Place, planContainerNames } from './names.ts';
 import { namespaceName, networkOf } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
@@ -104,7 +104,7 @@ function fileSteps(
   removesVolumes = true,
 ): Step[] {
   const { directory, hosts } = containerFiles(definition.id);
-  const steps = planFiles({ definition }, spec.hostname, hostResolvers());
+  const steps = planFiles({ definition }, spec.hostname, resolversFor(definition));
   const volumes = (definition.volumes ?? []).map(
     ({ name, destination }): Step => ({
       id: 'volume',

@@ -12,7 +12,7 @@ import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { initEnvironment, unshareArgv } from './argv.ts';
 import type { ContainerState, Definition } from './definition.ts';
-import { hostResolvers, planFiles } from './etc.ts';
+import { planFiles, resolversFor } from './etc.ts';
 import { finish } from './finish.ts';
 import { loggerArgv } from './logger.ts';
 import { readPipe } from './pipe.ts';
@@ -79,7 +79,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   if (network.kind === 'own') refuseForeignNamespace(namespaceName(definition));
   for (const stale of [files.exit, files.unshareErrors]) fs.rmSync(stale, { force: true });
   faultPoint('start.claimed');
-  await applySteps(planFiles({ definition }, spec.hostname, hostResolvers()));
+  await applySteps(planFiles({ definition }, spec.hostname, resolversFor(definition)));
 
   // 2. Init boots and mounts while the network is made.
   const supervised = mode.foreground ? undefined : supervisorArgv(definition);

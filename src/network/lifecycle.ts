@@ -18,7 +18,7 @@ import {
 import { defaultMtu, hasIpv6, interfaceExists, type NetworkFacts, readNetworkFacts } from './facts.ts';
 import { familiesOf, planFirewall, sharedSteps } from './firewall.ts';
 import { allocate, release } from './ipam.ts';
-import { type NameFacts, planNameServer, readNameFacts } from './names.ts';
+import { endNameServer, type NameFacts, planNameServer, readNameFacts } from './names.ts';
 import {
   changeNetwork,
   claimNetwork,
@@ -184,7 +184,9 @@ async function raise(
 ): Promise<void> {
   try {
     const network = requireNetwork(name);
-    const steps = planNetwork(network, await factsFor(network), readNameFacts(network));
+    const facts = await factsFor(network);
+    if (!facts.bridgeExists) await endNameServer(name);
+    const steps = planNetwork(network, facts, readNameFacts(network));
     await updateClaimed(name, (current) => {
       current.applied = withUndoOf(current.applied, steps);
     });

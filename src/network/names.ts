@@ -5,7 +5,7 @@ import { daemonOf, endDaemon } from '../host/daemon.ts';
 import { which } from '../host/launch.ts';
 import type { DirectoryCommand, RunCommand, Step } from '../host/steps.ts';
 import { stateRoot } from '../state/paths.ts';
-import { contains, parseAddress, parseSubnet, type Range } from './address.ts';
+import { blockOf, contains, parseAddress, parseSubnet, type Range } from './address.ts';
 import { addressesOf, gatewayEndpoint, inOrder } from './attach.ts';
 import type { Endpoint, NetworkDefinition } from './definition.ts';
 
@@ -50,6 +50,11 @@ function ownPidFile(id: string): string {
 /** Whether a network's name server runs. */
 export function hasNameServer(network: string): boolean {
   return daemonOf(networkPidFile(network)) !== undefined;
+}
+
+/** Ends a network's name server that has outlived its bridge: a new one is coming. */
+export async function endNameServer(network: string): Promise<void> {
+  await endDaemon(networkPidFile(network));
 }
 
 /** Ends a container's own name server, to be started anew for other networks or because none is needed any more. */
@@ -300,7 +305,9 @@ export function planOwnNameServer(
             `--listen-address=${ownNameServerAddress}`,
             `--port=${ownNameServerPort}`,
             '--no-resolv',
-            ...(upstream.length === 0 ? ['--local=/#/'] : upstream.map((server) => `--server=${server}`)),
+            ...(upstream.length === 0
+              ? ['--local=/#/']
+              : [...localOnly(endpoints), ...upstream.map((server) => `--server=${server}`)]),
           ],
         },
       ],
@@ -317,6 +324,17 @@ export function planOwnNameServer(
           },
         ]),
   ];
+}
+
+/** What a container's name server asks nobody for: other names of its networks, and other addresses of their ranges. */
+function localOnly(endpoints: readonly Endpoint[]): string[] {
+  const zones = endpoints.flatMap((endpoint) => [
+    ...localDomain(endpoint.network),
+    ...addressesOf(endpoint).flatMap(({ address, prefixLength }) =>
+      reverseZones(blockOf(parseAddress(address), prefixLength)),
+    ),
+  ]);
+  return [`--local=/${[...new Set(zones)].join('/')}/`];
 }
 
 /** How a container finds names. */
