@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
 import { faultPoint, faultsOn } from './fault.ts';
 import { endDaemon } from './daemon.ts';
-import type { HostCommand, IpCommand, IptablesCommand, Step } from './steps.ts';
+import type { FileCommand, HostCommand, IpCommand, IptablesCommand, Step } from './steps.ts';
 import { runDirectly } from './tool.ts';
 import { removeTree } from './remove-tree.ts';
 
@@ -261,14 +261,24 @@ function applyFile(command: HostCommand): void {
         fs.chmodSync(command.path, command.mode);
       return;
     case 'file':
-      fs.writeFileSync(command.path, command.content, { mode: command.mode });
-      fs.chmodSync(command.path, command.mode);
+      writeInPlace(command);
       return;
     case 'remove':
       removeTree(command.path);
       return;
     default:
       return;
+  }
+}
+
+/** Readable for whom it is meant before it is closed: that is when a name server that watches the directory reads it. */
+function writeInPlace({ path, content, mode }: FileCommand): void {
+  const fd = fs.openSync(path, 'w', mode);
+  try {
+    fs.fchmodSync(fd, mode);
+    fs.writeFileSync(fd, content);
+  } finally {
+    fs.closeSync(fd);
   }
 }
 
