@@ -203,7 +203,7 @@ export function planDetach(endpoint: Endpoint, rest: readonly Endpoint[], netns:
       apply: [ipIn(netns, 'link', 'del', endpoint.ifname)],
       undo: [],
     },
-    ...planDefaultRoutes(rest, netns),
+    ...planDefaultRoutes(rest, netns, true),
   ];
 }
 

@@ -221,8 +221,15 @@ function planMacvlan({ ifname, bridge, mac, mtu }: Endpoint, netns: string): Ste
   ];
 }
 
-/** The default routes of a container, one of each family at most. */
-export function planDefaultRoutes(endpoints: readonly Endpoint[], netns: string): Step[] {
+/** The default routes of a container, one of each family at most.
+ *
+ * @param replaces whether there may be one already
+ */
+export function planDefaultRoutes(
+  endpoints: readonly Endpoint[],
+  netns: string,
+  replaces = endpoints.length > 1,
+): Step[] {
   const families = (['ipv4', 'ipv6'] as const).flatMap((family) => {
     const endpoint = gatewayEndpoint(endpoints, family);
     const gateway = endpoint?.[family]?.gateway;
@@ -235,7 +242,7 @@ export function planDefaultRoutes(endpoints: readonly Endpoint[], netns: string)
       why: 'Everything else goes to the gateway.',
       apply: families.map(({ ifname, gateway }) =>
         // `replace`: another network may have had it until now.
-        ipIn(netns, 'route', endpoints.length > 1 ? 'replace' : 'add', 'default', 'via', gateway, 'dev', ifname),
+        ipIn(netns, 'route', replaces ? 'replace' : 'add', 'default', 'via', gateway, 'dev', ifname),
       ),
       undo: [],
     },
