@@ -221,7 +221,8 @@ function planMacvlan({ ifname, bridge, mac, mtu }: Endpoint, netns: string): Ste
   ];
 }
 
-/** The default routes of a container, one of each family at most.
+/**
+ * The default routes of a container, one of each family at most.
  *
  * @param replaces whether there may be one already
  */
