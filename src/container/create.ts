@@ -42,6 +42,7 @@ import {
 } from './options.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
+import { warningAboutNames } from './names.ts';
 import { hasOwnNetwork } from './networking.ts';
 import { openFilesHardLimit } from './start.ts';
 import { containerFiles, findId, namePattern, reserveName, writeState } from './store.ts';
@@ -250,6 +251,8 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     openFilesHard: openFilesHardLimit(),
     ownNetwork,
   });
+  const warning = warningAboutNames(definition);
+  if (warning !== undefined) request.notice(`warning: ${warning}`);
   return { definition, spec };
 }
 

@@ -4,7 +4,7 @@ import { addressesOf, gatewayEndpoint } from '../network/attach.ts';
 import type { Endpoint } from '../network/definition.ts';
 import type { Definition } from './definition.ts';
 import type { Container } from './store.ts';
-import { containerFiles } from './store.ts';
+import { containerFiles, findId } from './store.ts';
 
 const loopback = '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n';
 
@@ -20,26 +20,6 @@ export function hostsContent(definition: Definition, hostname: string, endpoints
   return loopback + added + own.join('');
 }
 
-/** The step that completes /etc/hosts when the addresses are known. */
-export function planOwnName(definition: Definition, hostname: string, endpoints: readonly Endpoint[]): Step[] {
-  if (endpoints.length === 0) return [];
-  return [
-    {
-      id: 'etc.hosts',
-      why: "The container's own name stands for its addresses.",
-      apply: [
-        {
-          tool: 'file',
-          path: containerFiles(definition.id).hosts,
-          content: hostsContent(definition, hostname, endpoints),
-          mode: 0o644,
-        },
-      ],
-      undo: [],
-    },
-  ];
-}
-
 /** The nameservers that a container can use of a host's resolv.conf: a stub on 127.0.0.53 is not reachable from it. */
 export function usableNameservers(resolvConf: string): string[] {
   return resolvConf
@@ -48,27 +28,57 @@ export function usableNameservers(resolvConf: string): string[] {
     .filter((server): server is string => server !== undefined && !server.startsWith('127.') && server !== '::1');
 }
 
-/** Content of the container's resolv.conf: `--dns` as given, else the host's servers; network `host` keeps the host's file. */
-export function resolvConfContent(definition: Definition, host: { resolvConf: string; upstream: string }): string {
-  if (definition.network === 'host' && definition.dns.length === 0) return host.resolvConf;
-  const given = definition.dns.length > 0 ? definition.dns : usableNameservers(host.resolvConf);
-  // systemd-resolved keeps the servers behind its stub in a file of their own.
-  const servers = given.length > 0 ? given : usableNameservers(host.upstream);
-  const options = host.resolvConf.split('\n').filter((line) => /^\s*(search|options)\b/.test(line));
+/** The host's resolver files. */
+interface HostResolvers {
+  resolvConf: string;
+  /** systemd-resolved keeps the servers behind its stub in a file of their own. */
+  upstream: string;
+}
+
+/** Those of the host's name servers that a container can reach. */
+export function upstreamServers({ resolvConf, upstream }: HostResolvers): string[] {
+  const usable = usableNameservers(resolvConf);
+  return usable.length > 0 ? usable : usableNameservers(upstream);
+}
+
+/**
+ * Content of the container's resolv.conf: `--dns` as given, else the host's servers. Who shares the network of the host, or
+ * of another container, has that one's file.
+ *
+ * @param nameservers name servers of minirun's that take their place: then a name without a dot is a container's, and no
+ *   domain is searched for it first (`ndots:0`, as docker has it)
+ */
+export function resolvConfContent(
+  definition: Definition,
+  host: HostResolvers,
+  nameservers?: readonly string[],
+): string {
+  const shared = definition.network === 'host' || definition.network.startsWith('container:');
+  if (shared && definition.dns.length === 0) return host.resolvConf;
+  const servers = nameservers ?? (definition.dns.length > 0 ? definition.dns : upstreamServers(host));
+  const lines = host.resolvConf.split('\n').filter((line) => /^\s*(search|options)\b/.test(line));
   const search =
     definition.dnsSearch.length > 0
       ? [`search ${definition.dnsSearch.join(' ')}`]
-      : options.filter((line) => line.includes('search'));
-  const option =
+      : lines.filter((line) => line.includes('search'));
+  const options =
     definition.dnsOptions.length > 0
       ? [`options ${definition.dnsOptions.join(' ')}`]
-      : options.filter((line) => line.includes('options'));
-  return [...servers.map((server) => `nameserver ${server}`), ...search, ...option, ''].join('\n');
+      : lines.filter((line) => line.includes('options'));
+  const ndots = nameservers === undefined || options.some((line) => line.includes('ndots:')) ? [] : ['options ndots:0'];
+  return [...servers.map((server) => `nameserver ${server}`), ...search, ...options, ...ndots, ''].join('\n');
 }
 
 /** Reads the host's resolver files. */
-export function hostResolvers(): { resolvConf: string; upstream: string } {
+export function hostResolvers(): HostResolvers {
   return { resolvConf: readOr('/etc/resolv.conf'), upstream: readOr('/run/systemd/resolve/resolv.conf') };
+}
+
+/** The resolver files that a container's are made of: the host's, or those of the container whose network it shares. */
+export function resolversFor({ network }: Definition): HostResolvers {
+  if (!network.startsWith('container:')) return hostResolvers();
+  const id = findId(network.slice('container:'.length));
+  return { resolvConf: id === undefined ? '' : readOr(containerFiles(id).resolvConf), upstream: '' };
 }
 
 function readOr(file: string): string {
@@ -83,7 +93,7 @@ function readOr(file: string): string {
 export function planFiles(
   { definition }: Pick<Container, 'definition'>,
   hostname: string,
-  resolvers: { resolvConf: string; upstream: string },
+  resolvers: HostResolvers,
 ): Step[] {
   const files = containerFiles(definition.id);
   const step = (id: string, why: string, apply: Step['apply']): Step => ({ id, why, apply, undo: [] });

@@ -7,12 +7,13 @@ import { sharedNetworkSection } from '../network/explain.ts';
 import { defaultMtu, hasIpv6 } from '../network/facts.ts';
 import { allocate } from '../network/ipam.ts';
 import { planConnection } from '../network/lifecycle.ts';
-import { newDefaultNetwork, readNetwork, requireNetwork } from '../network/store.ts';
+import { isUp, newDefaultNetwork, readNetwork, requireNetwork } from '../network/store.ts';
 import { paths } from '../state/paths.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Draft } from './create.ts';
 import type { Definition } from './definition.ts';
-import { hostResolvers, hostsContent, planFiles } from './etc.ts';
+import { hostsContent, planFiles, resolversFor } from './etc.ts';
+import { type Place, planContainerNames } from './names.ts';
 import { namespaceName, networkOf } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { planPublished, portRequests, proposeFor } from './publish.ts';
@@ -28,6 +29,7 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
   const endpoints = attached.map(({ endpoint }) => endpoint);
   const published =
     portRequests(definition).length === 0 ? [] : planPublished(await proposeFor(definition, endpoints), endpoints);
+  const names = planContainerNames(definition, spec.hostname, namespaceName(definition), attached);
   const sections: Section[] = [
     { title: 'Files of the container', steps: fileSteps(definition, spec, endpoints) },
     ...attached
@@ -37,7 +39,7 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
       ? [
           {
             title: 'Network stack of the container',
-            steps: [...planConnection(namespaceName(definition), endpoints, hasIpv6()), ...published],
+            steps: [...planConnection(namespaceName(definition), endpoints, hasIpv6()), ...names.steps, ...published],
           },
         ]
       : []),
@@ -75,7 +77,7 @@ export async function explainRemove(reference: string, volumes: boolean): Promis
 }
 
 /** The endpoints that a container would get now. Nothing is leased. */
-function attach(attachments: readonly Attachment[], id: string): { network: Network; endpoint: Endpoint }[] {
+function attach(attachments: readonly Attachment[], id: string): (Place & { network: Network })[] {
   const ifnames = attachments.flatMap(({ ifname }) => ifname ?? []);
   return attachments.map((attachment) => {
     const network = networkNamed(attachment.network);
@@ -85,6 +87,7 @@ function attach(attachments: readonly Attachment[], id: string): { network: Netw
     return {
       network,
       endpoint: endpointOf(network, allocate(draft, id, attachment), attachment, ifname, defaultMtu()),
+      bringUp: !isUp(network),
     };
   });
 }
@@ -101,7 +104,7 @@ function fileSteps(
   removesVolumes = true,
 ): Step[] {
   const { directory, hosts } = containerFiles(definition.id);
-  const steps = planFiles({ definition }, spec.hostname, hostResolvers());
+  const steps = planFiles({ definition }, spec.hostname, resolversFor(definition));
   const volumes = (definition.volumes ?? []).map(
     ({ name, destination }): Step => ({
       id: 'volume',

@@ -8,6 +8,7 @@ import { releasePorts } from '../network/port-store.ts';
 import { withLock } from '../state/lock.ts';
 import { lingerArgv } from './argv.ts';
 import type { ContainerState, Status } from './definition.ts';
+import { keepPeersInHosts } from './names.ts';
 import { attachmentsOf } from './networking.ts';
 import {
   type Container,
@@ -127,6 +128,7 @@ async function takeDown(
     // Not before: whoever gets the port next must not find the old rule in front of its own.
     if (errors.length === 0) await releasePorts(id);
   });
+  if (before.endpoints.length > 0) await attempt(keepPeersInHosts);
   if (errors.length > 0) return errors;
   await attempt(conclude);
   await attempt(async () => {

@@ -13,6 +13,7 @@ import { reloadNetworks } from '../network/reload.ts';
 import { withLock } from '../state/lock.ts';
 import { writeJson } from '../state/json.ts';
 import type { ContainerState, Definition } from './definition.ts';
+import { changeNames, type Place } from './names.ts';
 import { attachmentsOf, hasOwnNetwork, namespaceName } from './networking.ts';
 import { planPublished } from './publish.ts';
 import { interfaceSysctls } from './spec.ts';
@@ -122,8 +123,14 @@ async function attachRunning({ definition, state }: Container, attachment: Attac
     ...current,
     endpoints: [...current.endpoints.filter((each) => each.network !== endpoint.network), endpoint],
   }));
-  if (written) await movePorts(id, state, [...state.endpoints, endpoint]);
-  else await detachLeases(id, attachment.network);
+  if (!written) return detachLeases(id, attachment.network);
+  await movePorts(id, state, [...state.endpoints, endpoint]);
+  await changeNames(definition, netns, placesOf([...state.endpoints, endpoint]));
+}
+
+/** The networks of a running container, which are up. */
+function placesOf(endpoints: readonly Endpoint[]): Place[] {
+  return endpoints.map((endpoint) => ({ network: findNetwork(endpoint.network), endpoint, bringUp: false }));
 }
 
 /** Leads published ports to another address of the container, when the one they led to is not the first choice any more. */
@@ -185,6 +192,7 @@ export async function disconnectContainer(networkReference: string, reference: s
   if (gone === undefined) return detachLeases(id, network);
   const rest = state.endpoints.filter((each) => each !== gone);
   await applySteps(planDetach(gone, rest, namespaceName(definition)));
+  await changeNames(definition, namespaceName(definition), placesOf(rest), [network]);
   faultPoint('disconnect.detached');
   await updateRunning(id, state, (current) => ({
     ...current,

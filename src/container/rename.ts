@@ -5,10 +5,12 @@ import { faultPoint } from '../host/fault.ts';
 import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
 import { ip, type Step } from '../host/steps.ts';
 import { addressesOf } from '../network/attach.ts';
+import { planNames } from '../network/names.ts';
 import { readJson, writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
 import type { Definition } from './definition.ts';
+import { keepPeersInHosts } from './names.ts';
 import {
   containerFiles,
   containerIds,
@@ -17,6 +19,7 @@ import {
   isSettled,
   namePattern,
   readContainer,
+  readSpec,
   readSteps,
   releaseName,
   requireContainer,
@@ -120,6 +123,7 @@ async function carryThrough(id: string, { from, to }: Renaming): Promise<void> {
     writeState(id, { ...container.state, netns: to });
     return true;
   });
+  await renameInNetworks(id);
   faultPoint('rename.written');
   if (hadNamespace && idOfName(from) === id && fs.existsSync(namespaceFile(from))) {
     await applySteps([
@@ -188,6 +192,15 @@ function renameInHosts(id: string, from: string, to: string): void {
       : line;
   });
   fs.writeFileSync(file, renamed.join('\n'));
+}
+
+/** The other containers of its networks find it under the new name from now on. */
+async function renameInNetworks(id: string): Promise<void> {
+  const container = readContainer(id);
+  if (container === undefined || !isRunning(container.state)) return;
+  const { name } = container.definition;
+  await applySteps(planNames({ id, name, hostname: readSpec(id).hostname }, container.state.endpoints));
+  await keepPeersInHosts();
 }
 
 const namespaceFile = (name: string) => `/run/netns/${name}`;

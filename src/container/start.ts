@@ -12,12 +12,13 @@ import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { initEnvironment, unshareArgv } from './argv.ts';
 import type { ContainerState, Definition } from './definition.ts';
-import { hostResolvers, planFiles, planOwnName } from './etc.ts';
+import { planFiles, resolversFor } from './etc.ts';
 import { finish } from './finish.ts';
 import { loggerArgv } from './logger.ts';
 import { readPipe } from './pipe.ts';
 import { type Enter, execMark, type Failure, type Prepare, type Ready, type Stdio } from './protocol.ts';
 import { isAtRest } from './status.ts';
+import { planContainerNames, settleNames } from './names.ts';
 import { namespaceName, type Networking, networkOf } from './networking.ts';
 import { type Container, containerFiles, readSpec, readState, requireContainer, writeState } from './store.ts';
 import { interfaceSysctls } from './spec.ts';
@@ -78,7 +79,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   if (network.kind === 'own') refuseForeignNamespace(namespaceName(definition));
   for (const stale of [files.exit, files.unshareErrors]) fs.rmSync(stale, { force: true });
   faultPoint('start.claimed');
-  await applySteps(planFiles({ definition }, spec.hostname, hostResolvers()));
+  await applySteps(planFiles({ definition }, spec.hostname, resolversFor(definition)));
 
   // 2. Init boots and mounts while the network is made.
   const supervised = mode.foreground ? undefined : supervisorArgv(definition);
@@ -188,13 +189,16 @@ async function wire(
     for (const lease of leases) await forgoBringUp(lease);
     throw error;
   }
+  const netns = namespaceName(definition);
+  const names = planContainerNames(definition, hostname, netns, leases);
   await connect({
-    netns: namespaceName(definition),
+    netns,
     leases,
-    further: [...planOwnName(definition, hostname, endpoints), ...published],
+    further: [...names.steps, ...published],
     record: (steps) => recordSteps(id, steps),
     present: () => enter(interfaceSysctls(endpoints, hasIpv6())),
   });
+  await settleNames(definition, hostname, endpoints, names.resolution);
   faultPoint('network.connected');
   return { endpoints, ports };
 }

@@ -37,6 +37,7 @@ const packages = {
     pacman: 'conntrack-tools',
     zypper: 'conntrack-tools',
   },
+  dnsmasq: { 'apt-get': 'dnsmasq-base', dnf: 'dnsmasq', apk: 'dnsmasq', pacman: 'dnsmasq', zypper: 'dnsmasq' },
   's6-log': { 'apt-get': 's6', apk: 's6', pacman: 's6' },
   tini: { 'apt-get': 'tini', dnf: 'tini-static', apk: 'tini-static', pacman: 'tini', zypper: 'tini' },
   tar: { 'apt-get': 'tar', dnf: 'tar', apk: 'tar', pacman: 'tar', zypper: 'tar' },

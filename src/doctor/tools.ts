@@ -13,6 +13,7 @@ export async function checkTools(): Promise<Check[]> {
     checkIptables(),
     checkConntrack(),
     checkBusybox(),
+    checkDnsmasq(),
     checkLogger(),
     checkTini(),
     checkTar(),
@@ -97,6 +98,21 @@ async function checkLogger(): Promise<Check> {
     'not installed: logs of detached containers have no times, no bound in size, and one stream',
     installCommand('s6-log'),
   );
+}
+
+async function checkDnsmasq(): Promise<Check> {
+  const version = await versionOf('dnsmasq', '--version');
+  if (version === undefined)
+    return warning(
+      'dnsmasq',
+      'not installed: containers find each other by /etc/hosts only, which nslookup does not read',
+      installCommand('dnsmasq'),
+    );
+  const number = numberIn(version);
+  // 2.88 is the first that forgets the names of a file in --hostsdir when the file is deleted.
+  const [major = 0, minor = 0] = number.split('.').map(Number);
+  if (major > 2 || (major === 2 && minor >= 88)) return ok('dnsmasq', number);
+  return warning('dnsmasq', `${number}: names of containers that are gone stay known`, 'install dnsmasq 2.88 or newer');
 }
 
 async function checkTini(): Promise<Check> {

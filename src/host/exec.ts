@@ -8,6 +8,7 @@ const packages: Record<string, string> = {
   iptables: 'iptables',
   'iptables-save': 'iptables',
   'iptables-restore': 'iptables',
+  dnsmasq: 'dnsmasq-base',
   's6-log': 's6',
   tar: 'tar',
 };

@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
 import { faultPoint, faultsOn } from './fault.ts';
 import { endDaemon } from './daemon.ts';
-import type { HostCommand, IpCommand, IptablesCommand, Step } from './steps.ts';
+import type { FileCommand, HostCommand, IpCommand, IptablesCommand, Step } from './steps.ts';
 import { runDirectly } from './tool.ts';
 import { removeTree } from './remove-tree.ts';
 
@@ -115,7 +115,7 @@ async function applyOne({ step, command }: Item): Promise<void> {
   if (argv === undefined) return applyFile(command);
   const [tool = '', ...args] = argv;
   const { exitCode, stderr } = await runDirectly(tool, args);
-  if (exitCode === 0) return;
+  if (exitCode === 0 || (command.tool === 'daemon' && command.optional)) return;
   const why = stderr.trim().split('\n').at(-1);
   throw new MinirunError(`cannot take step ${step.id} (${commandText(command)})`, why || `exit code ${exitCode}`);
 }
@@ -256,16 +256,29 @@ function applyFile(command: HostCommand): void {
       fs.writeFileSync(sysctlFile(command.key), command.value);
       return;
     case 'mkdir':
-      fs.mkdirSync(command.path, { recursive: true, mode: command.mode });
+      // mkdir(2) and open(2) heed the umask of whoever runs minirun.
+      if (fs.mkdirSync(command.path, { recursive: true, mode: command.mode }) !== undefined)
+        fs.chmodSync(command.path, command.mode);
       return;
     case 'file':
-      fs.writeFileSync(command.path, command.content, { mode: command.mode });
+      writeInPlace(command);
       return;
     case 'remove':
       removeTree(command.path);
       return;
     default:
       return;
+  }
+}
+
+/** Readable for whom it is meant before it is closed: that is when a name server that watches the directory reads it. */
+function writeInPlace({ path, content, mode }: FileCommand): void {
+  const fd = fs.openSync(path, 'w', mode);
+  try {
+    fs.fchmodSync(fd, mode);
+    fs.writeFileSync(fd, content);
+  } finally {
+    fs.closeSync(fd);
   }
 }
 

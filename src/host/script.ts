@@ -105,8 +105,11 @@ function applyLines(command: HostCommand): string[] {
       return command.script.split('\n').map((line) => (line === '' ? '' : `  ${line}`));
     case 'sysctl':
       return [`  ${inNamespace(command)}sysctl -qw ${word(`${command.key}=${command.value}`)}`];
+    case 'daemon': {
+      const line = `  ${inNamespace(command)}${command.argv.map(word).join(' ')}`;
+      return [command.optional ? `${line} || :` : line];
+    }
     case 'run':
-    case 'daemon':
       return [`  ${inNamespace(command)}${command.argv.map(word).join(' ')}`];
     case 'end':
       return [`  [ ! -s ${word(command.pidFile)} ] || kill "$(cat ${word(command.pidFile)})"`];

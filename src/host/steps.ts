@@ -74,6 +74,8 @@ export interface DaemonCommand {
   netns?: string;
   argv: string[];
   pidFile: string;
+  /** That it cannot be started is no error: whoever depends on it looks whether it runs. */
+  optional?: boolean;
 }
 
 /** Ends a daemon and waits until it has ended. */

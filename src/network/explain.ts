@@ -3,6 +3,7 @@ import type { Step } from '../host/steps.ts';
 import type { Network } from './definition.ts';
 import { defaultMtu, hasIpv6, ipForward, ipForward6, type NetworkFacts } from './facts.ts';
 import { planNetwork } from './lifecycle.ts';
+import { readNameFacts } from './names.ts';
 import { isUp } from './store.ts';
 
 /** A host on which minirun has done nothing yet, with this one's MTU and forwarding. */
@@ -20,7 +21,8 @@ function untouchedHost(forwarding: boolean, forwarding6: boolean): NetworkFacts 
 
 function planOnUntouchedHost(network: Network): Step[] {
   // While a network of ours is up, ip_forward is on because of us: the script is to be complete all the same.
-  return planNetwork(network, untouchedHost(isUp(network) ? false : ipForward(), isUp(network) ? false : ipForward6()));
+  const facts = untouchedHost(isUp(network) ? false : ipForward(), isUp(network) ? false : ipForward6());
+  return planNetwork(network, facts, { ...readNameFacts(network), portTaken: false });
 }
 
 /**

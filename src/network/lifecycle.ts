@@ -18,6 +18,7 @@ import {
 import { defaultMtu, hasIpv6, interfaceExists, type NetworkFacts, readNetworkFacts } from './facts.ts';
 import { familiesOf, planFirewall, sharedSteps } from './firewall.ts';
 import { allocate, release } from './ipam.ts';
+import { endNameServer, type NameFacts, planNameServer, readNameFacts } from './names.ts';
 import {
   changeNetwork,
   claimNetwork,
@@ -97,10 +98,16 @@ export async function forgoBringUp({ bringUp, network: { name } }: Lease): Promi
 }
 
 /** All steps that make a network: bridge first, then its settings and the firewall. Pure. */
-export function planNetwork(network: NetworkDefinition, facts: NetworkFacts): Step[] {
-  // A macvlan is nothing but its containers' interfaces.
-  if (network.driver === 'macvlan') return [];
-  return [...planBridge(network, facts), planBridgeSettings(network, facts), ...planFirewall(network, facts)];
+export function planNetwork(network: NetworkDefinition, facts: NetworkFacts, names: NameFacts): Step[] {
+  const nameServer = planNameServer(network, names);
+  // A macvlan is nothing but its containers' interfaces, and their names.
+  if (network.driver === 'macvlan') return nameServer;
+  return [
+    ...planBridge(network, facts),
+    planBridgeSettings(network, facts),
+    ...planFirewall(network, facts),
+    ...nameServer,
+  ];
 }
 
 /** All steps that give a container its own network stack, wired to its networks. Pure. */
@@ -181,7 +188,9 @@ async function raise(
 ): Promise<void> {
   try {
     const network = requireNetwork(name);
-    const steps = planNetwork(network, await factsFor(network));
+    const facts = await factsFor(network);
+    if (!facts.bridgeExists) await endNameServer(name);
+    const steps = planNetwork(network, facts, readNameFacts(network));
     await updateClaimed(name, (current) => {
       current.applied = withUndoOf(current.applied, steps);
     });

@@ -5,11 +5,12 @@ import type { Endpoint, Network } from './definition.ts';
 import { hasIpv6, interfaceExists, readFirewall } from './facts.ts';
 import { familiesOf, missingRules, planRules } from './firewall.ts';
 import { bringUp, updateClaimed, withUndoOf } from './lifecycle.ts';
+import { hasNameServer, planNameServer, readNameFacts } from './names.ts';
 import { changeNetwork, claimNetwork, isUp, listNetworks } from './store.ts';
 
 /**
  * Puts back what somebody has taken away of the networks that are up: rules after `iptables -F` or a reload of firewalld,
- * bridges, their ports. What is there stays as it is.
+ * bridges, their ports, name servers. What is there stays as it is.
  *
  * @param endpoints of all running containers
  * @param ports the steps of all published ports
@@ -43,6 +44,7 @@ export async function reloadNetworks(endpoints: readonly Endpoint[], ports: read
 async function restoreRules(network: Network): Promise<void> {
   const steps: Step[] = [];
   for (const family of familiesOf(network)) steps.push(...planRules(network, family, await readFirewall(family)));
+  if (!hasNameServer(network.name)) steps.push(...planNameServer(network, readNameFacts(network)));
   try {
     await updateClaimed(network.name, (current) => {
       current.applied = withUndoOf(current.applied, steps);

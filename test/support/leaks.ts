@@ -15,6 +15,7 @@ export type Snapshot = Record<
   | 'names'
   | 'volumes'
   | 'state'
+  | 'run'
   | 'cgroups'
   | 'processes',
   string[]
@@ -46,7 +47,8 @@ export async function takeSnapshot(host: Machine, root: string): Promise<Snapsho
     state: [...entries(root), ...entries(path.join(root, 'networks')).map((name) => `networks/${name}`)].filter(
       (name) => name !== 'networks/minirun0.json',
     ),
-    cgroups: cgroups(host.path('/sys/fs/cgroup')),
+    run: runtimeFiles(host.path('/run/minirun')),
+    cgroups: directories(host.path('/sys/fs/cgroup')),
     processes: processes(host),
   };
 }
@@ -143,8 +145,20 @@ function leases(directory: string): string[] {
   });
 }
 
-/** Every cgroup that was made in the world: its cgroup file systems show a directory of its own, empty at first. */
-function cgroups(directory: string): string[] {
+/** What is left of names and name servers: `networks/NAME…` and `containers/ID` below the number of a state directory. */
+function runtimeFiles(directory: string): string[] {
+  const places = directories(directory).flatMap((each) => [
+    each,
+    ...entries(path.join(directory, each)).map((name) => path.join(each, name)),
+  ]);
+  return [...new Set(places)].filter((each) => each.split('/').length > 2).sort();
+}
+
+/**
+ * Every directory below one. For cgroups: those that were made in the world, whose cgroup file systems show a directory of
+ * its own, empty at first.
+ */
+function directories(directory: string): string[] {
   const found: string[] = [];
   const walk = (relative: string): void => {
     let list: fs.Dirent[];

@@ -89,7 +89,7 @@ keep() {
   trap clean EXIT
   trap 'exit 1' INT TERM HUP
   make_cgroups
-  mkdir -p /run/netns
+  mkdir -p /run/netns /run/minirun
   start internet
   internet=$answer
   start host
@@ -114,6 +114,7 @@ machine() {
   make=$(cgroups)
   mount -t proc proc /proc
   mount -t tmpfs -o mode=755 netns /run/netns
+  mount -t tmpfs -o mode=755 names /run/minirun
   # A new sysfs shows the links of this network namespace. It covers the cgroup file systems, so they move along: each
   # as the world's own directory, so that worlds that run at the same time do not see each other's cgroups.
   mkdir "$dir/$name.sys"

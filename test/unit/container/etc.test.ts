@@ -97,6 +97,23 @@ describe('resolv.conf', () => {
     expect(content({ dnsOptions: ['ndots:5'] })).not.toContain('ndots:2');
   });
 
+  test("minirun's own name servers take the place of all others; a name without a dot is theirs first", () => {
+    const served = (change: Partial<Definition>, resolvConf = '') =>
+      resolvConfContent(definition(change), { resolvConf, upstream: '' }, ['10.90.0.1']);
+    expect(served({ dns: ['9.9.9.9'] }, 'nameserver 192.168.1.1\nsearch lan\n')).toBe(
+      'nameserver 10.90.0.1\nsearch lan\noptions ndots:0\n',
+    );
+    expect(served({}, host)).not.toContain('ndots:0');
+    expect(served({ dnsOptions: ['ndots:5'] })).toBe('nameserver 10.90.0.1\noptions ndots:5\n');
+    expect(served({ dnsOptions: ['timeout:1'] })).toContain('options ndots:0\n');
+  });
+
+  test('the file of the container whose network is shared, word for word', () => {
+    expect(content({ network: 'container:web' }, 'nameserver 127.0.0.11\noptions ndots:0\n')).toBe(
+      'nameserver 127.0.0.11\noptions ndots:0\n',
+    );
+  });
+
   test("network host keeps the host's file word for word", () => {
     expect(content({ network: 'host' }, stub)).toBe(stub);
     expect(content({ network: 'host', dns: ['9.9.9.9'] })).toContain('nameserver 9.9.9.9');
