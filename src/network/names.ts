@@ -10,7 +10,7 @@ import { addressesOf, gatewayEndpoint, inOrder } from './attach.ts';
 import type { Endpoint, NetworkDefinition } from './definition.ts';
 
 /** Where a container's own name server listens; docker's address for the same thing. */
-export const ownNameServerAddress = '127.0.0.11';
+const ownNameServerAddress = '127.0.0.11';
 
 /** Its real port: 53 stays free for a name server that the container itself may be. */
 const ownNameServerPort = 20053;
@@ -68,7 +68,7 @@ export function hasOwnNameServer(id: string): boolean {
 }
 
 /** The host's addresses in a network on which its name server listens; none where the host is not in it. */
-export function nameServerAddresses({ driver, hostAddress, subnets }: NetworkDefinition): string[] {
+function nameServerAddresses({ driver, hostAddress, subnets }: NetworkDefinition): string[] {
   return driver === 'bridge' && hostAddress ? subnets.map(({ gateway }) => gateway) : [];
 }
 
