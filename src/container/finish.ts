@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { MinirunErrors } from '../errors.ts';
+import { undoSteps } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
 import { bootId, endGroup, endOrphans, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
@@ -119,14 +120,17 @@ async function takeDown(
     if (sameBoot && before.status === 'restarting') endGroup(before.owner);
   });
   await attempt(async () => {
-    departure = await leave(id, before.endpoints.length > 0 ? networksOf(id, before) : undefined, linger);
-    faultPoint('finish.left');
-  });
-  await attempt(async () => {
-    errors.push(...(await tearDown(sameBoot ? readSteps(id) : [], departure)));
+    if (sameBoot) errors.push(...(await undoSteps(readSteps(id))));
     faultPoint('finish.undone');
     // Not before: whoever gets the port next must not find the old rule in front of its own.
     if (errors.length === 0) await releasePorts(id);
+  });
+  // Nor the address: rules and names of this container stood for it.
+  await attempt(async () => {
+    departure = await leave(id, before.endpoints.length > 0 ? networksOf(id, before) : undefined, linger);
+    faultPoint('finish.left');
+    errors.push(...(await tearDown(departure)));
+    faultPoint('finish.lowered');
   });
   if (before.endpoints.length > 0) await attempt(keepPeersInHosts);
   if (errors.length > 0) return errors;

@@ -247,7 +247,7 @@ function forget(id: string, network: string): void {
 /** Gives a container's addresses in one network back, and takes the network down when that leaves it idle. */
 async function detachLeases(id: string, network: string): Promise<void> {
   const departure = await leave(id, [network], false);
-  if (departure.goingDown.length > 0) await tearDown([], departure);
+  if (departure.goingDown.length > 0) await tearDown(departure);
 }
 
 /** Changes the state of a container that still runs as it did. */

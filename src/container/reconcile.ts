@@ -56,7 +56,7 @@ export async function reconcile(lingering: Lingering = 'spared'): Promise<string
   await attempt(async () => {
     const departure = await claimAbandoned(lingering, (id) => fs.existsSync(containerFiles(id).directory));
     if (departure.goingDown.length === 0) return;
-    const errors = await tearDown([], departure);
+    const errors = await tearDown(departure);
     if (errors.length > 0) throw new MinirunErrors('cannot take all of an idle network down', errors);
   });
   if (lingering === 'due') await attempt(() => lingerNetworks(notYetDue(), lingerArgv()));

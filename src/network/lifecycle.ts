@@ -233,7 +233,7 @@ async function lower(name: string): Promise<Error[]> {
     handOver(network);
     goingDown = network;
   });
-  return goingDown === undefined ? [] : tearDown([], { goingDown: [goingDown] });
+  return goingDown === undefined ? [] : tearDown({ goingDown: [goingDown] });
 }
 
 /**
@@ -367,9 +367,9 @@ export function handOver(network: Network): void {
   writeNetwork(heir);
 }
 
-/** Undoes networks that this process has claimed, together with a container's own steps. Goes on after errors. */
-export async function tearDown(own: readonly Step[], { goingDown }: Pick<Departure, 'goingDown'>): Promise<Error[]> {
-  const errors = await undoSteps([...goingDown.flatMap((network) => network.applied), ...own]);
+/** Undoes networks that this process has claimed. Goes on after errors. */
+export async function tearDown({ goingDown }: Pick<Departure, 'goingDown'>): Promise<Error[]> {
+  const errors = await undoSteps(goingDown.flatMap((network) => network.applied));
   for (const { name } of goingDown) {
     try {
       await updateClaimed(name, (current) => {

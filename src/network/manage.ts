@@ -249,7 +249,7 @@ export async function removeNetwork(name: string, nameOf: (container: string) =>
     undefined,
     () => true,
   );
-  const errors = await tearDown([], { goingDown: [network] });
+  const errors = await tearDown({ goingDown: [network] });
   if (errors.length > 0)
     throw new MinirunErrors(`cannot remove all of network "${name}"`, errors, 'The next minirun command tries again');
   faultPoint('network.down');
