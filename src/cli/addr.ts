@@ -26,7 +26,12 @@ export function registerAddr(program: Command): void {
         { name: 'MAC', header: 'MAC', value: ({ mac }: Row) => mac },
         { name: 'MTU', header: 'MTU', value: ({ mtu }: Row) => String(mtu), hidden: true },
         { name: 'Network', header: 'NETWORK', value: ({ ifname }: Row) => endpointOf(ifname)?.network ?? '' },
-        { name: 'Peer', header: 'PEER', value: ({ ifname }: Row) => endpointOf(ifname)?.hostIfname ?? '', hidden: true },
+        {
+          name: 'Peer',
+          header: 'PEER',
+          value: ({ ifname }: Row) => endpointOf(ifname)?.hostIfname ?? '',
+          hidden: true,
+        },
       ];
       process.stdout.write(formatRows(format, columns, interfaces));
     });

@@ -64,8 +64,9 @@ export function registerCapture(program: Command): void {
         direction: options.direction,
       };
       const taps = await findTaps(request);
-      // In the background nobody reads any more what it says in the end.
+      // In the background nobody reads any more what it says in the end; and a reader of its output may have read enough.
       process.stderr.on('error', () => {});
+      process.stdout.on('error', () => {});
       if (options.write === undefined) await show(taps, request, showingOf(options));
       else if (options.detach === true) await detach(taps, request, path.resolve(options.write));
       else await write(taps, request, options.write);
@@ -198,18 +199,20 @@ async function show(taps: readonly Tap[], request: CaptureRequest, options: read
       'Write them to a file (-w FILE.pcapng), or show them one by one',
     );
   }
-  const isSeveral = taps.length > 1;
-  const printer = startPrinter(options, isSeveral, isSeveral ? 'pipe' : 1);
+  const printer = startPrinter(taps, options, 1);
   const width = Math.max(...taps.map(({ name }) => name.length));
   /** Where the packets come from that the printer has got and not printed yet. */
   const origins: string[] = [];
-  const printed = isSeveral ? prefixLines(printer.stdout as AsyncIterable<Buffer>, origins) : Promise.resolve();
+  const printed = printer.stdout === undefined ? Promise.resolve() : prefixLines(printer.stdout, origins);
+  process.stdout.on('error', () => {
+    for (const { tool } of running) tool.end();
+  });
   await merge(
     running,
     {
       begin: (headers) => pcapHeader(headers[0] ?? { linkType: 1, snapLength: 262144 }),
       packet: (packet) => {
-        origins.push(printable((taps[packet.index] as Tap).name).padEnd(width));
+        if (printer.stdout !== undefined) origins.push(printable((taps[packet.index] as Tap).name).padEnd(width));
         return pcapPacket(packet);
       },
     },
@@ -328,7 +331,11 @@ function openFile(file: string): { fd: number; discard: () => void } {
     const fd = fs.openSync(file, 'w');
     return { fd, discard: () => isNew && fs.rmSync(file, { force: true }) };
   } catch (error) {
-    throw new MinirunError(`cannot write to "${file}"`, messageOf(error).split(',')[0], 'Give another file');
+    throw new MinirunError(
+      `cannot write to "${file}"`,
+      messageOf(error).replace(/^\w+: |,.*$/g, ''),
+      'Give another file',
+    );
   }
 }
 

@@ -307,7 +307,8 @@ export async function mergeTaps(
             heldBytes += packet.data.length;
           }
           if (timer === undefined) await takeTurn();
-          else while (heldBytes > holdSize && left > 0) await new Promise((resolve) => setTimeout(resolve, holdTime / 4));
+          else
+            while (heldBytes > holdSize && left > 0) await new Promise((resolve) => setTimeout(resolve, holdTime / 4));
         }
         await tool.exited;
       }),
@@ -335,16 +336,16 @@ async function put(output: Writable, data: Buffer): Promise<void> {
  * Starts the tcpdump that turns packets into text. It reads a pcap stream and touches no network, so it may drop root's
  * powers, as it does where its package has a user for that: what takes hostile packets apart should have none.
  *
+ * @param taps where the packets come from. With one, the text goes to `stdout`, and it is written in its stack, where the
+ *   interfaces of `any` have their names; with several it can be read, and each packet begins with its number
  * @param options tcpdump's, about how packets are shown
- * @param numbered whether each packet begins with its number
  */
-export function startPrinter(options: readonly string[], numbered: boolean, stdout: 'pipe' | number): StreamingTool {
-  const number = numbered ? ['--number'] : [];
-  return startTool(['tcpdump', '-r', '-', '-n', '-l', ...number, ...options], {
-    stdin: 'pipe',
-    stdout,
-    endsWithThis: false,
-  });
+export function startPrinter(taps: readonly Tap[], options: readonly string[], stdout: number): StreamingTool {
+  const [only, ...others] = taps;
+  const argv = ['tcpdump', '-r', '-', '-n', '-l', ...options];
+  return only !== undefined && others.length === 0
+    ? startTool(inStack(only.stack, argv), { stdin: 'pipe', stdout, endsWithThis: false })
+    : startTool([...argv, '--number'], { stdin: 'pipe', stdout: 'pipe', endsWithThis: false });
 }
 
 /**

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { isAlive, type ProcessRef, signalProcess } from '../host/process.ts';
+import { interruptIdle } from '../host/stream.ts';
 import { containerFiles, readState } from './store.ts';
 
 /**
@@ -39,7 +40,7 @@ export async function endCaptures(id: string): Promise<void> {
   const running = names
     .map((name) => name.split('-').map(Number))
     .map(([pid = 0, start = 0]): ProcessRef => ({ pid, start }));
-  for (const each of running) signalProcess(each, 'SIGINT');
+  await Promise.all(running.map(interruptIdle));
   for (let tries = 0; running.some(isAlive); tries++) {
     if (tries === 200) for (const each of running) signalProcess(each, 'SIGKILL');
     if (tries === 400) break;

@@ -106,7 +106,12 @@ export async function readNeighbours(stack: Stack): Promise<Neighbour[]> {
     state?: string[];
   }[];
   return shown
-    .map(({ dst, dev, lladdr = '', state = [] }) => ({ address: dst, ifname: dev, mac: lladdr, state: state.join(',') }))
+    .map(({ dst, dev, lladdr = '', state = [] }) => ({
+      address: dst,
+      ifname: dev,
+      mac: lladdr,
+      state: state.join(','),
+    }))
     .toSorted((a, b) => Number(a.address.includes(':')) - Number(b.address.includes(':')));
 }
 

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import fs from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
 import { MinirunError, messageOf } from '../errors.ts';
 import { missingTool, toolPath } from './exec.ts';
@@ -20,7 +21,7 @@ export interface StreamingTool {
   line(pattern: RegExp): Promise<string | undefined>;
   /** What it has written to standard error so far. */
   stderr(): string;
-  /** Asks it to end in good order, as Ctrl-C would. */
+  /** Has it do what it has to do yet, and end in good order, as by Ctrl-C. */
   end(): void;
   /** When it has ended and its standard error is complete: 128 for a signal. */
   exited: Promise<number>;
@@ -95,11 +96,34 @@ export function startTool(
         });
       }
     },
-    end: () => void signalProcess(ref, 'SIGINT'),
+    end: () => void interruptIdle(ref),
     exited,
     release: () => {
       diagnostics.destroy();
       child.unref();
     },
   };
+}
+
+/** Milliseconds for which a tool may go on with what it has to do, before it is interrupted. */
+const patience = 200;
+
+/**
+ * Interrupts a tool (SIGINT) as soon as it waits for something: a tcpdump that is interrupted before leaves out packets
+ * that are in its buffer already.
+ */
+export async function interruptIdle(ref: ProcessRef): Promise<void> {
+  const deadline = Date.now() + patience;
+  while (!isWaiting(ref.pid) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 2));
+  signalProcess(ref, 'SIGINT');
+}
+
+/** Whether a process sleeps: proc_pid_stat(5), field 3. One that has ended does, too. */
+function isWaiting(pid: number): boolean {
+  try {
+    const stat = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return stat[stat.lastIndexOf(')') + 2] !== 'R';
+  } catch {
+    return true;
+  }
 }
