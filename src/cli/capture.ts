@@ -272,7 +272,9 @@ async function begin(
     throw error;
   }
   if (isToEnd) end();
-  process.stderr.write(running.map(({ tap, description }) => `listening on ${tap.name}, ${description}\n`).join(''));
+  // In one go: who waits for the first of these lines may take it that all capture.
+  const lines = running.map(({ tap, description }) => `${printable(`listening on ${tap.name}, ${description}`)}\n`);
+  process.stderr.write(lines.join(''));
   return running;
 }
 

@@ -17,7 +17,7 @@ export interface Stack {
 export const hostName = 'host';
 
 /** The host's own stack: the one that minirun runs in. */
-export const hostStack: Stack = { name: hostName };
+const hostStack: Stack = { name: hostName };
 
 /**
  * The network stack of what is named.

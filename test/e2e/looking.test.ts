@@ -10,7 +10,7 @@ ip link add eth0 address 02:00:00:00:01:01 netns left type veth peer name eth0 a
 ip link add eth1 address 02:00:00:00:02:02 netns router type veth peer name eth0 address 02:00:00:00:02:01 netns right
 for end in left:eth0:10.0.1.1/24:fd01::1/64 router:eth0:10.0.1.2/24:fd01::2/64 router:eth1:10.0.2.2/24:fd02::2/64 right:eth0:10.0.2.1/24:fd02::1/64; do
   name=\${end%%:*} rest=\${end#*:}; ifname=\${rest%%:*} rest=\${rest#*:}
-  ip netns exec $name sysctl -qw net.ipv6.conf.$ifname.disable_ipv6=0 net.ipv6.conf.all.forwarding=1
+  ip netns exec $name sysctl -qw net.ipv6.conf.$ifname.accept_dad=0 net.ipv6.conf.$ifname.disable_ipv6=0 net.ipv6.conf.all.forwarding=1
   ip -n $name addr add \${rest%%:*} dev $ifname
   ip -n $name addr add \${rest#*:} dev $ifname nodad
   ip -n $name link set $ifname up
