@@ -3,6 +3,7 @@ import { isIP } from 'node:net';
 import { MinirunError } from '../errors.ts';
 import { missingTool } from '../host/exec.ts';
 import { which } from '../host/launch.ts';
+import { listNetworks } from '../network/store.ts';
 import { isContainer } from './capture.ts';
 import {
   allPlaces,
@@ -148,6 +149,7 @@ async function findReason(start: Stack, address: string, places: readonly Place[
   const visited = new Set<string>();
   let stack = start;
   let source: string | undefined;
+  let entered = '';
   while (!visited.has(stack.name)) {
     visited.add(stack.name);
     const route = await routeTo(stack, address);
@@ -158,6 +160,8 @@ async function findReason(start: Stack, address: string, places: readonly Place[
     const neighbour = (await readNeighbours(stack)).find((each) => each.address === next && each.ifname === ifname);
     if (neighbour?.state === 'FAILED' || neighbour?.state === 'INCOMPLETE')
       return `nobody answers for ${next} at ${placeName({ stack, ifname })}`;
+    const walls = stack.name === hostName ? wallBetween(entered, ifname) : undefined;
+    if (walls !== undefined) return walls;
     const place = placeOf(places, next, neighbour?.mac);
     if (place === undefined) return undefined;
     if (next === address) return source === undefined ? undefined : reasonOfReturn(place.stack, source);
@@ -166,8 +170,22 @@ async function findReason(start: Stack, address: string, places: readonly Place[
       return `${place.stack.name} does not forward packets (${sysctl} is 0 there)`;
     }
     stack = place.stack;
+    entered = place.ifname;
   }
   return `packets go in a circle by way of ${[...visited].join(', ')}`;
+}
+
+/** Why the host does not let packets from one network into another, by the bridges that they come and go by. */
+function wallBetween(from: string, to: string): string | undefined {
+  if (from === '' || from === to) return undefined;
+  const networks = listNetworks().filter(({ driver }) => driver === 'bridge');
+  const source = networks.find(({ bridge }) => bridge === from);
+  const target = networks.find(({ bridge }) => bridge === to);
+  const internal = [source, target].find((network) => network?.internal === true);
+  if (internal !== undefined) return `network "${internal.name}" is internal: nothing gets in or out`;
+  // A network with routes of its own may have one that opens the other.
+  if (target?.isolate !== true || (source?.routes.length ?? 0) > 0) return undefined;
+  return `network "${target.name}" is isolated: the host lets nothing from other networks in but to published ports`;
 }
 
 async function reasonOfReturn(stack: Stack, source: string): Promise<string> {

@@ -164,6 +164,10 @@ describe.skipIf(skipOrFail(missingWorld()))('looking', () => {
     expect(
       await reason('ip -n left route del default', 'ip -n left route add default via 10.0.1.2', 'left', '10.0.2.1'),
     ).toContain('network is unreachable');
+    const apart =
+      'minirun network create --subnet 10.55.0.0/24 apart; minirun run -d --name far --network apart busybox sleep 1000';
+    const together = 'minirun rm -f far; minirun network rm apart';
+    expect(await reason(apart, together, 'near', 'far')).toContain('network "apart" is isolated');
     expect(await reason(':', ':', 'left', 'no.such.name.invalid')).toContain('neither a container nor a host');
   });
 
