@@ -135,8 +135,9 @@ async function readJson(stack: Stack, argv: readonly string[]): Promise<unknown[
   if (exitCode !== 0) {
     throw new MinirunError(`cannot look into the network of ${stack.name}`, stderr.trim() || 'it has just ended');
   }
-  // With nothing to show, ip prints nothing at all.
-  return stdout.trim() === '' ? [] : (JSON.parse(stdout) as unknown[]);
+  // With nothing to show, ip prints nothing at all; and what may be in an interface's name it does not always escape.
+  const text = stdout.trim().replaceAll(/\p{Cc}/gu, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  return text === '' ? [] : (JSON.parse(text) as unknown[]);
 }
 
 /** An address and where it is. */

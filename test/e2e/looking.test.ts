@@ -79,6 +79,11 @@ describe.skipIf(skipOrFail(missingWorld()))('looking', () => {
     expect(near.find(({ Interface }) => Interface === 'eth0')?.Network).toBe('minirun0');
     const [, shared] = await rows('addr', 'shared');
     expect(shared?.Addresses).toBe(near[1]?.Addresses as string);
+    // The kernel takes almost any name for an interface.
+    await world.sh('name=$(printf "e\\033[31m\\"x"); ip -n right link add "$name" type veth peer name plain');
+    const strange = await world.sh('minirun addr right');
+    await world.sh('ip -n right link del plain');
+    expect(strange).toContain('\ne?[31m"x ');
     expect(await rows('addr', 'open')).toEqual(await rows('addr', 'host'));
     expect(await world.sh('minirun addr right')).toMatch(
       /^INTERFACE +STATE +ADDRESSES +MAC +NETWORK\nlo .*\neth0 +UP +10\.0\.2\.1\/24 fd02::1\/64/,
