@@ -44,6 +44,26 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Create, list, show and remove networks',
     load: async () => (await import('./network.ts')).registerNetwork,
   },
+  addr: {
+    summary: "Show a container's interfaces and addresses",
+    load: async () => (await import('./addr.ts')).registerAddr,
+  },
+  neigh: {
+    summary: 'Show the neighbours that a container knows',
+    load: async () => (await import('./neigh.ts')).registerNeigh,
+  },
+  capture: {
+    summary: 'Capture the packets of containers',
+    load: async () => (await import('./capture.ts')).registerCapture,
+  },
+  trace: {
+    summary: 'Show the way of packets from a container to an address',
+    load: async () => (await import('./trace.ts')).registerTrace,
+  },
+  netns: {
+    summary: "Print the path of a container's network namespace",
+    load: async () => (await import('./netns.ts')).registerNetns,
+  },
   image: {
     summary: 'List, show, fetch, name and remove images',
     load: async () => (await import('./image.ts')).registerImage,

@@ -8,6 +8,7 @@ import { type Departure, leave, lingerNetworks, tearDown } from '../network/life
 import { releasePorts } from '../network/port-store.ts';
 import { withLock } from '../state/lock.ts';
 import { lingerArgv } from './argv.ts';
+import { endCaptures } from './captures.ts';
 import type { ContainerState, Status } from './definition.ts';
 import { keepPeersInHosts } from './names.ts';
 import { attachmentsOf } from './networking.ts';
@@ -119,6 +120,8 @@ async function takeDown(
     // Who waits to start it again has nothing to wait for.
     if (sameBoot && before.status === 'restarting') endGroup(before.owner);
   });
+  // They would keep its namespace alive, and with that the interface that the next container of its address needs.
+  if (sameBoot) await attempt(() => endCaptures(id));
   await attempt(async () => {
     if (sameBoot) errors.push(...(await undoSteps(readSteps(id))));
     faultPoint('finish.undone');

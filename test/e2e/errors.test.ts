@@ -148,6 +148,8 @@ describe.skipIf(skipOrFail(missingWorld()))('bad input', () => {
     ['ip', 'iproute2', run()],
     ['unshare', 'util-linux', run('--network', 'none')],
     ['nsenter', 'util-linux', ['exec', 'taken', 'true']],
+    ['tcpdump', 'tcpdump', ['capture', 'taken']],
+    ['traceroute', 'traceroute', ['trace', 'taken', '127.0.0.1']],
   ] as const) {
     test(`no ${tool} on this machine`, async () => {
       const result = await world.host.run(['unshare', '--mount', 'sh', '-c', hide(tool), 'hide', minirun, ...args]);
