@@ -44,6 +44,14 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Create, list, show and remove networks',
     load: async () => (await import('./network.ts')).registerNetwork,
   },
+  link: {
+    summary: 'Join containers, and the host, by cables of their own',
+    load: async () => (await import('./link.ts')).registerLink,
+  },
+  route: {
+    summary: 'Add, remove and list routes of containers and of the host',
+    load: async () => (await import('./route.ts')).registerRoute,
+  },
   image: {
     summary: 'List, show, fetch, name and remove images',
     load: async () => (await import('./image.ts')).registerImage,
