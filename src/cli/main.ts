@@ -63,6 +63,13 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
   netns: {
     summary: "Print the path of a container's network namespace",
     load: async () => (await import('./netns.ts')).registerNetns,
+  link: {
+    summary: 'Join containers, and the host, by cables of their own',
+    load: async () => (await import('./link.ts')).registerLink,
+  },
+  route: {
+    summary: 'Add, remove and list routes of containers and of the host',
+    load: async () => (await import('./route.ts')).registerRoute,
   },
   image: {
     summary: 'List, show, fetch, name and remove images',

@@ -8,6 +8,7 @@ import { defaultMtu, hasIpv6 } from '../network/facts.ts';
 import { allocate } from '../network/ipam.ts';
 import { planConnection } from '../network/lifecycle.ts';
 import { isUp, newDefaultNetwork, readNetwork, requireNetwork } from '../network/store.ts';
+import { linksOf } from '../network/link-store.ts';
 import { paths } from '../state/paths.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Draft } from './create.ts';
@@ -70,6 +71,7 @@ export async function explainRemove(reference: string, volumes: boolean): Promis
         steps: fileSteps(definition, spec, state.endpoints, volumes || definition.autoRemove),
       },
       { title: 'Network stack of the container', steps: readSteps(definition.id) },
+      { title: 'Links', steps: linksOf(definition.id).flatMap(({ applied }) => applied) },
       { title: 'The process', steps: [processStep(definition, spec, state.endpoints, true, state.init?.pid)] },
     ],
     variablesOf(definition),

@@ -4,6 +4,7 @@ import { undoSteps } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
 import { bootId, endGroup, endOrphans, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
+import { forgetLinksOf, linksOf } from '../network/link-store.ts';
 import { type Departure, leave, lingerNetworks, tearDown } from '../network/lifecycle.ts';
 import { releasePorts } from '../network/port-store.ts';
 import { withLock } from '../state/lock.ts';
@@ -122,6 +123,10 @@ async function takeDown(
   });
   // They would keep its namespace alive, and with that the interface that the next container of its address needs.
   if (sameBoot) await attempt(() => endCaptures(id));
+  // Before the namespace goes: an interface of the host that is in it would go with it.
+  await attempt(async () => {
+    if (sameBoot && linksOf(id).length > 0) await (await import('./links.ts')).leaveLinks(id);
+  });
   await attempt(async () => {
     if (sameBoot) errors.push(...(await undoSteps(readSteps(id))));
     faultPoint('finish.undone');
@@ -204,6 +209,7 @@ export function deleteContainer(id: string): void {
   const { directory } = containerFiles(id);
   if (container !== undefined) releaseName(container.definition.name, id);
   faultPoint('delete.unnamed');
+  forgetLinksOf(id);
   // While the container still names them: whoever has to go on with this finds them.
   if (container?.definition.volumes?.length && !volumesStay(container)) {
     removeVolumesOf(container.definition);

@@ -16,6 +16,7 @@ import type { ContainerState, Definition } from './definition.ts';
 import { changeNames, type Place } from './names.ts';
 import { attachmentsOf, hasOwnNetwork, namespaceName } from './networking.ts';
 import { planPublished } from './publish.ts';
+import { linkIfnames } from './routes-file.ts';
 import { interfaceSysctls } from './spec.ts';
 import {
   type Container,
@@ -80,7 +81,8 @@ export async function connectContainer(
     const taken = [...attachments, ...state.endpoints].some(
       (each) => ifname !== undefined && each.ifname === ifname && each.network !== network,
     );
-    if (taken) throw refuse(`it has an interface ${ifname} already`, 'Choose another ifname');
+    if (taken || (ifname !== undefined && linkIfnames(definition.id).includes(ifname)))
+      throw refuse(`it has an interface ${ifname} already`, 'Choose another ifname');
     writeAttachments(definition, [...attachments.filter((each) => each.network !== network), attachment]);
     return found;
   });
@@ -102,11 +104,10 @@ async function attachRunning({ definition, state }: Container, attachment: Attac
   const netns = namespaceName(definition);
   // What a killed process may have left of the same undertaking.
   await detachLeases(id, attachment.network);
-  const lease = await leaseAddresses(
-    attachment,
-    id,
-    state.endpoints.map(({ ifname }) => ifname),
-  );
+  const lease = await leaseAddresses(attachment, id, [
+    ...state.endpoints.map(({ ifname }) => ifname),
+    ...linkIfnames(id),
+  ]);
   faultPoint('connect.leased');
   const { endpoint } = lease;
   const sysctls = Object.entries(interfaceSysctls([endpoint], hasIpv6()));

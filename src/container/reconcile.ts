@@ -4,6 +4,7 @@ import { MinirunErrors, messageOf } from '../errors.ts';
 import { bootId, isAlive } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
 import { claimAbandoned, type Lingering, lingerNetworks, notYetDue, tearDown } from '../network/lifecycle.ts';
+import { sweepLinks } from '../network/link-store.ts';
 import { listNetworks } from '../network/store.ts';
 import { readJson, sweepTemporaries } from '../state/json.ts';
 import { sweepLocks } from '../state/lock.ts';
@@ -32,6 +33,8 @@ export async function reconcile(lingering: Lingering = 'spared'): Promise<string
   };
   sweepLocks(fs.readdirSync(stateRoot()));
   sweepTemporaries(paths.networks());
+  sweepTemporaries(paths.links());
+  sweepTemporaries(stateRoot());
   for (const entry of fs.readdirSync(paths.containers())) {
     const folder = path.join(paths.containers(), entry);
     if (entry.endsWith('.removing')) await attempt(async () => sweepHalfDeleted(folder));
@@ -49,6 +52,7 @@ export async function reconcile(lingering: Lingering = 'spared'): Promise<string
     if (state === undefined || isSettled(state)) continue;
     await attempt(() => reclaim(id));
   }
+  await attempt(() => sweepLinks((id) => fs.existsSync(containerFiles(id).directory)));
   if (listNetworks().some((network) => 'transient' in network)) {
     const { finishInterruptedChanges } = await import('../network/manage.ts');
     await attempt(finishInterruptedChanges);

@@ -10,6 +10,7 @@ import { readJson, writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
 import type { Definition } from './definition.ts';
+import { renameInLinks } from './links.ts';
 import { keepPeersInHosts } from './names.ts';
 import {
   containerFiles,
@@ -177,6 +178,7 @@ function rewriteUndo(id: string, names: readonly string[]): void {
     (step): Step => (step.id === 'netns.add' ? { ...step, undo: names.map((name) => ip('netns', 'del', name)) } : step),
   );
   writeJson(containerFiles(id).steps, steps, { durable: false });
+  renameInLinks(id, names);
 }
 
 /** Puts the new name into the container's own line of its /etc/hosts, in place: the file is mounted in the container. */

@@ -20,6 +20,7 @@ import { type Enter, execMark, type Failure, type Prepare, type Ready, type Stdi
 import { isAtRest } from './status.ts';
 import { planContainerNames, settleNames } from './names.ts';
 import { namespaceName, type Networking, networkOf } from './networking.ts';
+import { hasLinks, linkIfnames, reachOfEndpoint } from './routes-file.ts';
 import { type Container, containerFiles, readSpec, readState, requireContainer, writeState } from './store.ts';
 import { interfaceSysctls } from './spec.ts';
 import { supervisorArgv } from './supervisor.ts';
@@ -173,7 +174,8 @@ async function wire(
     enter({});
     return { endpoints: [] };
   }
-  const leases = await leaseAll(network.attachments, id);
+  const netns = namespaceName(definition);
+  const leases = await leaseAll(network.attachments, id, linkIfnames(id));
   const endpoints = leases.map(({ endpoint }) => endpoint);
   let ports: PublishedPort[] | undefined;
   let published: Step[] = [];
@@ -189,15 +191,21 @@ async function wire(
     for (const lease of leases) await forgoBringUp(lease);
     throw error;
   }
-  const netns = namespaceName(definition);
   const names = planContainerNames(definition, hostname, netns, leases);
+  const proceed = () => enter(interfaceSysctls(endpoints, hasIpv6()));
+  const linked = hasLinks(id);
   await connect({
     netns,
     leases,
     further: [...names.steps, ...published],
     record: (steps) => recordSteps(id, steps),
-    present: () => enter(interfaceSysctls(endpoints, hasIpv6())),
+    // With links, init enters when they are there too: it sets the sysctls of their interfaces.
+    present: linked ? () => {} : proceed,
   });
+  if (linked) {
+    await (await import('./links.ts')).joinLinks(id, netns, endpoints.map(reachOfEndpoint));
+    proceed();
+  }
   await settleNames(definition, hostname, endpoints, names.resolution);
   faultPoint('network.connected');
   return { endpoints, ports };

@@ -3,6 +3,7 @@ import { MinirunError } from '../errors.ts';
 /** The package that brings a tool, for the message when it is missing. */
 const packages: Record<string, string> = {
   ip: 'iproute2',
+  tc: 'iproute2',
   unshare: 'util-linux',
   nsenter: 'util-linux',
   iptables: 'iptables',

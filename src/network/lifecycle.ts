@@ -71,12 +71,19 @@ export async function leaseAddresses(
 /**
  * Reserves addresses in all networks of a container. Of several, those that are down are brought up at once: nobody may
  * wait for a claim while holding one.
+ *
+ * @param taken names of interfaces that it has otherwise
  */
-export async function leaseAll(attachments: readonly Attachment[], container: string): Promise<Lease[]> {
+export async function leaseAll(
+  attachments: readonly Attachment[],
+  container: string,
+  taken: readonly string[] = [],
+): Promise<Lease[]> {
   const leases: Lease[] = [];
   const given = attachments.flatMap(({ ifname }) => ifname ?? []);
   for (const attachment of attachments) {
     const lease = await leaseAddresses(attachment, container, [
+      ...taken,
       ...given,
       ...leases.map(({ endpoint }) => endpoint.ifname),
     ]);

@@ -25,6 +25,10 @@ export const paths = {
   networks: () => path.join(root, 'networks'),
   network: (name: string) => path.join(root, 'networks', `${name}.json`),
   ports: () => path.join(root, 'ports.json'),
+  links: () => path.join(root, 'links'),
+  link: (name: string) => path.join(root, 'links', `${name}.json`),
+  hostRoutes: () => path.join(root, 'host-routes.json'),
+  changing: () => path.join(root, 'changing.json'),
 };
 
 /**
@@ -39,6 +43,7 @@ export function ensureStateRoot(): void {
     paths.names(),
     paths.volumes(),
     paths.networks(),
+    paths.links(),
   ]) {
     fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
   }

@@ -44,9 +44,11 @@ export async function takeSnapshot(host: Machine, root: string): Promise<Snapsho
     names: entries(path.join(root, 'names')),
     volumes: entries(path.join(root, 'volumes')),
     // The default network's definition stays on file, so that addresses are not reused at once; its leases count above.
-    state: [...entries(root), ...entries(path.join(root, 'networks')).map((name) => `networks/${name}`)].filter(
-      (name) => name !== 'networks/minirun0.json',
-    ),
+    state: [
+      ...entries(root),
+      ...entries(path.join(root, 'networks')).map((name) => `networks/${name}`),
+      ...entries(path.join(root, 'links')).map((name) => `links/${name}`),
+    ].filter((name) => name !== 'networks/minirun0.json'),
     run: runtimeFiles(host.path('/run/minirun')),
     cgroups: directories(host.path('/sys/fs/cgroup')),
     processes: processes(host),
