@@ -103,11 +103,12 @@ function makeTrunks({ networks, links }: Topology): Map<string, Trunk> {
   const add = (key: string, trunk: Omit<Trunk, 'x'>) => {
     trunks.set(key, { ...trunk, x: 2 + 2 * (count - 1 - trunks.size) });
   };
-  for (const [index, network] of networks.entries()) {
+  for (const network of networks) {
     const name = printable(network.name);
-    const details = [name, ...network.subnets, ...networkRemarks(network)].join('  ');
-    const style = network.up ? trunkStyles[index % trunkStyles.length] : 'dim';
-    add(`network:${network.name}`, { style, labels: [details, name], isBus: true });
+    const range = [name, ...network.subnets].join('  ');
+    const details = [range, ...networkRemarks(network)].join('  ');
+    const style = networkStyle(network, networks);
+    add(`network:${network.name}`, { style, labels: [details, range, name], isBus: true });
   }
   for (const link of hostEnds) {
     const ifname = hostEnd(link)?.ifname ?? '';
@@ -340,11 +341,14 @@ function hostTable({ host, networks, links }: Topology): Line[] {
     }),
     ...networks
       .filter(({ driver }) => driver === 'bridge')
-      .map(({ name, bridge, hostAddresses, up }, index) => ({
-        name: bridge,
-        addresses: hostAddresses,
-        remark: `${name === bridge ? 'bridge' : `bridge of ${printable(name)}`}${up ? '' : ', down'}`,
-        style: up ? trunkStyles[networkIndex(networks, name, index) % trunkStyles.length] : ('dim' as Style),
+      .map((network) => ({
+        name: network.bridge,
+        addresses: network.hostAddresses,
+        remark: [
+          network.name === network.bridge ? 'bridge' : `bridge of ${printable(network.name)}`,
+          ...networkRemarks(network),
+        ].join(', '),
+        style: networkStyle(network, networks),
       })),
     ...links.flatMap((link) => {
       const end = hostEnd(link);
@@ -368,9 +372,8 @@ function hostTable({ host, networks, links }: Topology): Line[] {
   );
 }
 
-function networkIndex(networks: readonly TopologyNetwork[], name: string, otherwise: number): number {
-  const index = networks.findIndex((each) => each.name === name);
-  return index === -1 ? otherwise : index;
+function networkStyle(network: TopologyNetwork, networks: readonly TopologyNetwork[]): Style {
+  return network.up ? trunkStyles[networks.indexOf(network) % trunkStyles.length] : 'dim';
 }
 
 function drawFrame(canvas: Canvas, box: Pick<Box, 'x' | 'y' | 'width' | 'lines' | 'isRunning'>): void {
