@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { MinirunError, messageOf } from '../errors.ts';
 import type { Topology } from '../network/topology.ts';
 import { reconcileFirst } from './each.ts';
@@ -9,7 +9,7 @@ const formats = ['ascii', 'mermaid', 'dot', 'svg', 'json'] as const;
 type Format = (typeof formats)[number];
 
 interface Options {
-  format?: Format;
+  format?: string;
   output?: string;
   all?: boolean;
   asciiOnly?: boolean;
@@ -34,27 +34,37 @@ export function registerGraph(network: Command): void {
       'Draw the host, its networks and links, and the containers with their interfaces, addresses, routes and published ports',
     )
     .argument('[names...]', 'networks and containers to draw, with what is connected to them (default: all)')
-    .addOption(
-      new Option(
-        '--format <format>',
-        'ascii is a picture for the terminal (default: by the ending of FILE, or ascii)',
-      ).choices(formats),
+    .option(
+      '--format <format>',
+      'ascii (a picture for the terminal), mermaid, dot, svg or json (default: by the ending of FILE, or ascii)',
     )
     .option('-o, --output <file>', 'write to FILE instead of the standard output')
     .option('-a, --all', 'also containers that do not run')
     .option('--ascii-only', 'draw with +, - and | only, as where the locale is not UTF-8')
     .action(async (references: string[], options: Options) => {
+      const format = formatOf(options);
       await reconcileFirst();
       const { readTopology } = await import('../container/topology.ts');
       const topology = await readTopology(references, options.all === true);
-      const picture = await render(topology, options);
+      const picture = await render(topology, format, options);
       if (options.output === undefined) process.stdout.write(picture);
       else writePicture(options.output, picture);
     });
 }
 
-async function render(topology: Topology, { format, output, asciiOnly }: Options): Promise<string> {
-  switch (format ?? endings[path.extname(output ?? '').toLowerCase()] ?? 'ascii') {
+function formatOf({ format, output }: Options): Format {
+  if (format === undefined) return endings[path.extname(output ?? '').toLowerCase()] ?? 'ascii';
+  const known = formats.find((each) => each === format);
+  if (known !== undefined) return known;
+  throw new MinirunError(
+    `invalid --format "${format}"`,
+    'there is no such format',
+    `Give one of ${formats.join(', ')}`,
+  );
+}
+
+async function render(topology: Topology, format: Format, { output, asciiOnly }: Options): Promise<string> {
+  switch (format) {
     case 'json':
       return `${JSON.stringify(topology, undefined, 2)}\n`;
     case 'mermaid':

@@ -106,10 +106,8 @@ export function selectTopology(
     host: topology.host,
     networks: topology.networks.filter(({ name }) => networks.has(name)),
     containers: topology.containers.filter(isShown),
-    links: topology.links.filter(
-      ({ ends }) =>
-        ends.every(({ container }) => container === undefined || containers.has(container)) &&
-        ends.some(({ container }) => container !== undefined),
+    links: topology.links.filter(({ ends }) =>
+      ends.every(({ container }) => container === undefined || containers.has(container)),
     ),
   };
 }

@@ -1,4 +1,10 @@
-import type { Topology, TopologyContainer, TopologyInterface, TopologyNetwork } from '../../src/network/topology.ts';
+import type {
+  Topology,
+  TopologyContainer,
+  TopologyInterface,
+  TopologyLink,
+  TopologyNetwork,
+} from '../../src/network/topology.ts';
 
 /** An interface as a test needs it: `plug('eth0', '10.1.0.2/24', 'front')`. */
 export function plug(ifname: string, addresses: string | string[], network?: string): TopologyInterface {
@@ -110,6 +116,15 @@ export const chain: Topology = {
   ],
 };
 
+const cable = (one: string, from: string, two: string, to: string): TopologyLink => ({
+  ends: [
+    { container: one, ifname: from, addresses: [] },
+    { container: two, ifname: to, addresses: [] },
+  ],
+  shaping: '',
+  up: true,
+});
+
 /** A ring of links, and a link to the host. */
 export const ring: Topology = {
   ...nothing,
@@ -121,21 +136,12 @@ export const ring: Topology = {
     ]),
   ),
   links: [
-    ...[
-      ['a', 'b'],
-      ['b', 'c'],
-      ['a', 'c'],
-    ].map(([one, two], index) => ({
-      ends: [
-        { container: one as string, ifname: index === 2 ? 'left' : 'right', addresses: [] },
-        { container: two as string, ifname: index === 2 ? 'right' : 'left', addresses: [] },
-      ] as Topology['links'][number]['ends'],
-      shaping: '',
-      up: true,
-    })),
+    cable('a', 'right', 'b', 'left'),
+    cable('b', 'right', 'c', 'left'),
+    cable('a', 'left', 'c', 'right'),
     {
       ends: [
-        { container: 'c', ifname: 'up0', addresses: [] },
+        { container: 'c', ifname: 'up0', addresses: ['172.18.0.20/12'] },
         { ifname: 'veth9', addresses: ['172.18.0.10/12'] },
       ],
       shaping: '',
@@ -151,4 +157,30 @@ export const tenContainers: Topology = {
       routes: ['default via 10.90.0.1 dev eth0'],
     }),
   ),
+};
+
+/** What a user may have written into names and images, if a check elsewhere failed. */
+export const hostile: Topology = {
+  ...nothing,
+  host: { ...host, name: '"]; evil -- host; x [label="<B>' },
+  networks: [network('a"b<c>&]|', '10.1.0.0/24', '10.1.0.1/24')],
+  containers: [
+    container('x"]\nend\nclick n0 "javascript:alert(1)"', [plug('eth0"|', '10.1.0.2/24', 'a"b<c>&]|')], {
+      image: '</TD></TR>\u001b[31m`#quot;{}&amp;',
+      ports: ['0.0.0.0:8080->80/tcp'],
+    }),
+  ],
+};
+
+/** A macvlan and an IPv6 network, a container without a network, one in both. */
+export const mixed: Topology = {
+  ...nothing,
+  networks: [
+    network('lan', '192.0.2.0/24', '', { driver: 'macvlan', bridge: 'eth0', hostAddresses: [] }),
+    network('six', 'fd12:3456:789a::/64', 'fd12:3456:789a::1/64', { up: false }),
+  ],
+  containers: [
+    container('alone', []),
+    container('both', [plug('eth0', '192.0.2.9/24', 'lan'), plug('eth1', 'fd12:3456:789a::2/64', 'six')]),
+  ],
 };

@@ -32,8 +32,8 @@ const faint = '#64748b';
 /** One whose widths Graphviz knows, so that text fits its box; `svg.ts` adds fonts of the same widths. */
 export const fontName = 'Arial';
 
-/** Containers side by side, at most; more of them stand in further rows. */
-const mostInRow = 6;
+/** Containers side by side, at most; more of them stand in further rows. Links want to be drawn beside each other. */
+const mostInRow = ({ links }: Topology): number => (links.length > 0 ? 8 : 6);
 
 /**
  * The picture in Graphviz's language: the outside on top, the host as a cluster, its bridges, under them the containers.
@@ -86,14 +86,21 @@ interface HostLink {
 }
 
 class Drawing {
-  /** Nodes are inside of the host where they are declared there; edges are declared outside of it. */
+  /**
+   * What is declared in the host's cluster: its nodes, and the edges between them, or Graphviz does not heed those when
+   * it orders the nodes.
+   */
   private readonly inside: string[] = [];
   private readonly outside: string[] = [];
-  private readonly edges: string[] = [];
+  /** What enters the host: declared last, because a node belongs where it is named first. */
+  private readonly entering: string[] = [];
   private readonly ids = new Map<string, string>();
   private readonly own: { container: TopologyContainer; guests: TopologyContainer[] }[];
   private readonly hosted: TopologyContainer[];
   private readonly hostLinks: HostLink[];
+  private readonly mostInRow: number;
+  /** Whether containers are held in their order: Graphviz needs its freedom where lines pass to rows below. */
+  private readonly inOrder: boolean;
 
   constructor(private readonly topology: Topology) {
     const groups = groupByStack(topology.containers);
@@ -103,6 +110,8 @@ class Drawing {
     );
     this.own = ordered.flatMap((container) => groups.own.find((each) => each.container === container) ?? []);
     this.hosted = groups.host;
+    this.mostInRow = mostInRow(topology);
+    this.inOrder = topology.links.length > 0 && this.own.length <= this.mostInRow;
     this.hostLinks = topology.links.flatMap((link) => {
       const here = link.ends.find(({ container }) => container === undefined);
       const there = link.ends.find(({ container }) => container !== undefined);
@@ -120,16 +129,17 @@ class Drawing {
     this.ports();
     const name = font(`host ${this.topology.host.name}`, { size: 15, bold: true });
     const lines = [
-      'graph minirun {',
-      `  graph [bgcolor="white", pad=0.3, nodesep=0.35, ranksep=0.6, newrank=true, fontname="${fontName}"];`,
+      'digraph minirun {',
+      // A second pass over the order of nodes forgets, where there is a cluster, which are to stand left of which.
+      `  graph [bgcolor="white", pad=0.3, remincross=false, nodesep=0.35, ranksep=0.6, fontname="${fontName}"];`,
       `  node [shape=box, style="rounded,filled", fillcolor="white", penwidth=1.4, margin="0.08,0.06", fontname="${fontName}", fontcolor="${ink}"];`,
-      `  edge [penwidth=2, fontname="${fontName}", fontsize=10, fontcolor="${faint}"];`,
+      `  edge [dir=none, penwidth=2, fontname="${fontName}", fontsize=10, fontcolor="${faint}"];`,
       ...this.outside.map((line) => `  ${line}`),
       '  subgraph cluster_host {',
       `    graph [style="rounded,filled", fillcolor="#f8fafc", color="#cbd5e1", penwidth=1.4, margin=18, labeljust=l, label=<${name}>];`,
       ...this.inside.map((line) => `    ${line}`),
       '  }',
-      ...this.edges.map((line) => `  ${line}`),
+      ...this.entering.map((line) => `  ${line}`),
       '}',
     ];
     return `${lines.join('\n')}\n`;
@@ -142,8 +152,13 @@ class Drawing {
     return known;
   }
 
-  private edge(from: string, to: string, values: Record<string, string | number | undefined>): void {
-    this.edges.push(`${from} -- ${to}${attributes(values)};`);
+  private edge(
+    from: string,
+    to: string,
+    values: Record<string, string | number | undefined>,
+    list: string[] = this.inside,
+  ): void {
+    list.push(`${from} -> ${to}${attributes(values)};`);
   }
 
   /** The outside, and the host's own network stack: its interfaces that are no bridge of a network. */
@@ -166,7 +181,7 @@ class Drawing {
     const look = { shape: 'ellipse', style: 'filled', fillcolor: '#f1f5f9', color: '#cbd5e1', margin: '0.2,0.1' };
     this.outside.push(`${outside}${attributes({ label: word, ...look })};`);
     for (const [index, { uplink }] of interfaces.entries())
-      if (uplink) this.edge(outside, `${host}:i${index}:n`, { color: faint, weight: 4 });
+      if (uplink) this.edge(outside, `${host}:i${index}:n`, { color: faint, weight: 4 }, this.entering);
   }
 
   private network(network: TopologyNetwork): void {
@@ -190,7 +205,7 @@ class Drawing {
       penwidth: 2.4,
       margin: '0.2,0.04',
       // As long as what hangs on it is wide.
-      width: Math.max(2, 1.25 * Math.min(members.length, mostInRow)),
+      width: Math.max(2, 1.25 * Math.min(members.length, this.mostInRow)),
       style: up ? undefined : 'rounded,filled,dashed',
     };
     const label = table([row(title), ...(details.length > 0 ? [row(details.join(space))] : [])]);
@@ -255,16 +270,16 @@ class Drawing {
     return found === undefined ? linkColor : this.colorOf(found);
   }
 
-  /** Puts containers beside each other in their order, and those that would make a row too long under the others. */
+  /** Puts containers beside each other, and those that would make a row too long under the others. */
   private rows(): void {
     const ids = this.own.map(({ container }) => this.id(`container:${container.name}`));
-    for (let start = 0; start < ids.length; start += mostInRow) {
-      const inRow = ids.slice(start, start + mostInRow);
-      this.edges.push(`{ rank=same; ${inRow.join('; ')}; }`);
+    for (let start = 0; start < ids.length; start += this.mostInRow) {
+      const inRow = ids.slice(start, start + this.mostInRow);
+      this.inside.push(`{ rank=same; ${inRow.join('; ')}; }`);
       for (const [index, id] of inRow.entries()) {
-        const left = inRow[index - 1];
-        if (left !== undefined) this.edge(left, id, { style: 'invis', weight: 1 });
-        const above = ids[start - mostInRow + index];
+        // Graphviz asks of every two nodes whether they may change places, and draws no conclusions.
+        if (this.inOrder) for (const right of inRow.slice(index + 1)) this.edge(id, right, { style: 'invis' });
+        const above = ids[start - this.mostInRow + index];
         if (above !== undefined) this.edge(above, id, { style: 'invis', weight: 8 });
       }
     }
@@ -279,7 +294,9 @@ class Drawing {
     const look = {
       color: linkColor.line,
       style: link.up ? undefined : 'dashed',
-      label: remarks === '' ? undefined : `<${font(remarks, { size: 10, color: linkColor.line })}>`,
+      // Graphviz loses an edge with a label between nodes of one row that it has not put next to each other.
+      [this.inOrder ? 'label' : 'xlabel']:
+        remarks === '' ? undefined : `<${font(remarks, { size: 10, color: linkColor.line })}>`,
     };
     const hostIndex = this.hostLinks.findIndex((each) => each.link === link);
     const hostLink = this.hostLinks[hostIndex];
@@ -292,7 +309,7 @@ class Drawing {
       this.own.findIndex((each) => each.container.name === container);
     const [left, right] = link.ends.toSorted((a, b) => position(a) - position(b)) as [TopologyLinkEnd, TopologyLinkEnd];
     if (position(left) === -1) return;
-    const areNeighbours = position(right) - position(left) === 1 && position(right) % mostInRow !== 0;
+    const areNeighbours = this.inOrder && position(right) - position(left) === 1;
     const sides = areNeighbours ? (['e', 'w'] as const) : ([] as const);
     this.edge(this.endOf(left, sides[0]), this.endOf(right, sides[1]), {
       ...look,
@@ -326,9 +343,9 @@ class Drawing {
         const look = { label, fillcolor: portColor.fill, color: portColor.line, margin: '0.12,0.02', height: 0.3 };
         (isLocal(host) ? this.inside : this.outside).push(`${id}${attributes(look)};`);
         const arrow = { dir: 'forward', style: 'dashed', penwidth: 1.4, color: portColor.line, weight: 0 };
-        this.edge(id, this.id(to), arrow);
+        this.edge(id, this.id(to), arrow, isLocal(host) ? this.inside : this.entering);
         const level = isLocal(host) ? this.id('host') : this.ids.get('outside');
-        if (level !== undefined) this.edges.push(`{ rank=same; ${level}; ${id}; }`);
+        if (level !== undefined) (isLocal(host) ? this.inside : this.outside).push(`{ rank=same; ${level}; ${id}; }`);
       }
     }
   }

@@ -42,7 +42,7 @@ export function renderMermaid(topology: Topology): string {
   };
 
   const guestLine = (guest: TopologyContainer, where: string) =>
-    text(`+ ${guest.name} (${[shownImage(guest.image), ...containerRemarks(guest), where].join(', ')})`);
+    text(`with ${guest.name} (${[shownImage(guest.image), ...containerRemarks(guest), where].join(', ')})`);
   const { host } = topology;
   nodes.push(
     `${id('host')}${label('[', ']', [
@@ -123,7 +123,7 @@ function linkText({ ends, shaping, up }: TopologyLink): string {
 
 /** Text inside of a quoted label: https://mermaid.js.org/syntax/flowchart.html#entity-codes-to-escape-characters */
 function text(words: string): string {
-  return printable(words).replaceAll(/[^\p{L}\p{N} .,:/()–→+-]/gu, (character) => `#${character.codePointAt(0)};`);
+  return printable(words).replaceAll(/[^\p{L}\p{N} .,:/()–→-]/gu, (character) => `#${character.codePointAt(0)};`);
 }
 
 const bold = (words: string): string => `<b>${text(words)}</b>`;

@@ -9,6 +9,9 @@ const fonts = `Helvetica,${fontName},Liberation Sans,Arimo,Nimbus Sans,sans-seri
 export async function renderSvg(topology: Topology): Promise<string> {
   const viz = await instance();
   const svg = viz.renderString(renderDot(topology), { format: 'svg', engine: 'dot' });
-  // In text a quotation mark is written as an entity: this finds attributes only.
-  return svg.replaceAll(`font-family="${fontName}"`, `font-family="${fonts}"`);
+  // In text a quotation mark and `<` are entities: this finds attributes and elements only. The titles are Graphviz's
+  // names of nodes, which browsers would show under the pointer.
+  return svg
+    .replaceAll(`font-family="${fontName}"`, `font-family="${fonts}"`)
+    .replaceAll(/<title>[^<]*<\/title>\n/g, '');
 }
