@@ -44,10 +44,13 @@ export function renderMermaid(topology: Topology): string {
   const guestLine = (guest: TopologyContainer, where: string) =>
     text(`with ${guest.name} (${[shownImage(guest.image), ...containerRemarks(guest), where].join(', ')})`);
   const { host } = topology;
+  const hostEnds = topology.links
+    .flatMap(({ ends }) => ends.filter(({ container }) => container === undefined))
+    .filter(({ ifname }) => !host.interfaces.some((each) => each.ifname === ifname));
   nodes.push(
     `${id('host')}${label('[', ']', [
       bold(host.name),
-      ...host.interfaces.map(({ ifname, addresses }) => text([ifname, ...addresses].join(' '))),
+      ...[...host.interfaces, ...hostEnds].map(({ ifname, addresses }) => text([ifname, ...addresses].join(' '))),
       ...host.routes.map(text),
       ...hosted.map((guest) => guestLine(guest, 'host network')),
     ])}`,

@@ -85,7 +85,11 @@ export function renderTerminal(topology: Topology, { width, color, ascii }: Term
   );
   const cables = findCables(topology, boxes);
   const start = 2 + 2 * trunks.size + (trunks.size > 0 ? 2 : 0);
-  const rows = placeInRows(boxes, cables, [...trunks.values()], start, width);
+  const place = (most: number) => placeInRows(boxes, cables, [...trunks.values()], start, most);
+  let rows = place(width);
+  // Links from row to row go down right of all boxes.
+  const between = cables.filter(({ ends: [a, b] }) => rows.some((row) => row.includes(a) !== row.includes(b))).length;
+  if (between > 0) rows = place(width - 2 * between - 1);
   const right = Math.max(0, ...boxes.map((box) => box.x + box.width));
 
   const hostBottom = drawHost(canvas, topology, hosted, [...trunks.values()], { right, arrow });
