@@ -5,6 +5,7 @@ import { runDirectly } from '../host/tool.ts';
 import { inParallel } from '../image/parallel.ts';
 import type { Network } from '../network/definition.ts';
 import { listNetworks } from '../network/store.ts';
+import { joinHostPort } from '../network/ports.ts';
 import {
   selectTopology,
   type Topology,
@@ -15,6 +16,8 @@ import {
   type TopologyLinkEnd,
   type TopologyNetwork,
 } from '../network/topology.ts';
+import type { Definition } from './definition.ts';
+import { attachmentsOf } from './networking.ts';
 import { shownStatus } from './status.ts';
 import { type Container, findId, listContainers } from './store.ts';
 
@@ -224,7 +227,9 @@ async function assemble(
   [host, stacks]: [Stack, Map<string, Stack>],
 ): Promise<Topology> {
   const cables = findCables([host, ...stacks.values()]);
-  const ofBridge = new Map(networks.map(({ bridge, name }) => [bridge, name]));
+  const bridges = networks.filter(({ driver }) => driver === 'bridge');
+  const parents = new Set(networks.filter((each) => !bridges.includes(each)).map(({ bridge }) => bridge));
+  const ofBridge = new Map(bridges.map(({ bridge, name }) => [bridge, name]));
   const networkOf = (device: KernelInterface): string | undefined =>
     [device, cables.get(device)?.device].flatMap((each) => ofBridge.get(each?.master ?? '') ?? [])[0];
   const described = containers.map((container) =>
@@ -242,11 +247,7 @@ async function assemble(
     ),
   );
   return {
-    host: describeHost(
-      host,
-      (device) => linked.has(device.ifname) || ofBridge.has(device.ifname),
-      new Set(ofBridge.keys()),
-    ),
+    host: describeHost(host, (device) => linked.has(device.ifname) || ofBridge.has(device.ifname), parents),
     networks: networks.map((network) => describeNetwork(network, host)),
     containers: described,
     links,
@@ -268,7 +269,7 @@ function describeHost(
     name: os.hostname(),
     interfaces: interfaces
       .filter(({ link_type }) => link_type !== 'loopback')
-      .filter((device) => (parents.has(device.ifname) ? device.linkinfo?.info_kind !== 'bridge' : !isMiniruns(device)))
+      .filter((device) => !isMiniruns(device))
       .map((device) => ({
         ifname: device.ifname,
         addresses: addressesOf(device),
@@ -285,11 +286,12 @@ function describeNetwork(network: Network, host: Stack): TopologyNetwork {
     name: network.name,
     driver: network.driver,
     bridge: network.bridge,
-    subnets: [network.subnet],
-    hostAddresses: device === undefined ? [] : addressesOf(device),
-    internal: false,
-    isolate: false,
-    masquerade: true,
+    subnets: network.subnets.map(({ subnet }) => subnet),
+    // What a macvlan is on has addresses of another network.
+    hostAddresses: device === undefined || network.driver !== 'bridge' ? [] : addressesOf(device),
+    internal: network.internal,
+    isolate: network.isolate,
+    masquerade: network.masquerade,
     up: network.up && device !== undefined,
   };
 }
@@ -304,7 +306,10 @@ function describeContainer(
     name: definition.name,
     status: shownStatus(state),
     image: definition.image,
-    ports: shownStatus(state) === 'running' ? publishedPorts(state) : [],
+    ports: (shownStatus(state) === 'running' ? (state.ports ?? []) : []).map(
+      ({ protocol, hostIp, hostPort, containerPort }) =>
+        `${joinHostPort(hostIp, hostPort)}->${containerPort}/${protocol}`,
+    ),
   };
   const joined = /^container:(.*)$/.exec(definition.network)?.[1];
   if (definition.network === 'host' || joined !== undefined) {
@@ -313,7 +318,7 @@ function describeContainer(
     return { ...described, interfaces: [], routes: [], router: false, shares };
   }
   if (stack === undefined) {
-    const interfaces = restingInterfaces(definition.network);
+    const interfaces = restingInterfaces(definition);
     return { ...described, interfaces, routes: [], router: false };
   }
   const interfaces = stack.interfaces.filter(isShown).map((device): TopologyInterface => {
@@ -340,19 +345,14 @@ function describeContainer(
 }
 
 /** What a container at rest is going to have, as far as that is known: where it is plugged in. */
-function restingInterfaces(network: string): TopologyInterface[] {
-  return network === 'none' ? [] : [{ ifname: 'eth0', addresses: [], mac: '', network, up: false }];
-}
-
-/** Docker's form: `0.0.0.0:8080->80/tcp`. */
-function publishedPorts(state: object): string[] {
-  const { ports = [] } = state as {
-    ports?: { protocol: string; hostIp: string; hostPort: number; containerPort: number }[];
-  };
-  return ports.map(({ protocol, hostIp, hostPort, containerPort }) => {
-    const address = hostIp.includes(':') ? `[${hostIp}]` : hostIp;
-    return `${address}:${hostPort}->${containerPort}/${protocol}`;
-  });
+function restingInterfaces(definition: Definition): TopologyInterface[] {
+  return attachmentsOf(definition).map(({ network, ifname }, index) => ({
+    ifname: ifname ?? `eth${index}`,
+    addresses: [],
+    mac: '',
+    network,
+    up: false,
+  }));
 }
 
 /** Not the loopback, nor the tunnels that some kernels put into every namespace. */

@@ -23,7 +23,7 @@ describe.skipIf(skipOrFail(missingWorld()))('network graph', () => {
     await world.sh(`
       minirun network create --subnet 10.1.0.0/24 --opt bridge=front0 front
       minirun network create --subnet 10.2.0.0/24 --opt bridge=back0 back
-      minirun run -d --name web --network front --ip 10.1.0.10 busybox sleep 1000
+      minirun run -d --name web --network front --ip 10.1.0.10 -p 127.0.0.1:8080:80 busybox sleep 1000
       minirun run -d --name db --network back --ip 10.2.0.10 busybox sleep 1000
       minirun run -d --name router --network front --ip 10.1.0.9 busybox sleep 1000
       minirun run -d --name sidecar --network container:web busybox sleep 1000
@@ -83,6 +83,7 @@ describe.skipIf(skipOrFail(missingWorld()))('network graph', () => {
       '10.1.0.0/24 via 10.2.0.9 dev eth0',
       'default via 10.2.0.1 dev eth0',
     ]);
+    expect(containers.find(({ name }) => name === 'web')?.ports).toEqual(['127.0.0.1:8080->80/tcp']);
     expect(links).toEqual([
       {
         ends: [
@@ -107,7 +108,7 @@ describe.skipIf(skipOrFail(missingWorld()))('network graph', () => {
     const words =
       `front back 10.1.0.0/24 10.2.0.0/24 10.1.0.1/24 10.2.0.1/24 ${hostAddress}/24 web db router sidecar exporter
       10.1.0.10/24 10.2.0.10/24 10.1.0.9/24 10.2.0.9/24 cable0 cable1 10.9.0.1/30 10.9.0.2/30 fd09::1/64 down0
-      172.18.0.10/12 10mbit 10.1.0.0/24 10.2.0.9`.split(/\s+/);
+      172.18.0.10/12 10mbit 10.1.0.0/24 10.2.0.9 127.0.0.1:8080`.split(/\s+/);
     for (const format of ['ascii', 'mermaid', 'dot', 'svg']) {
       const picture = await graph('--format', format);
       expect({ format, missing: words.filter((word) => !picture.includes(word)) }).toEqual({ format, missing: [] });

@@ -21,10 +21,11 @@ export function shownPorts(ports: readonly string[]): ShownPort[] {
 }
 
 /** What is special about a network, in words. */
-export function networkRemarks({ driver, bridge, internal, up }: TopologyNetwork): string[] {
+export function networkRemarks({ driver, bridge, internal, isolate, masquerade, up }: TopologyNetwork): string[] {
   return [
     ...(driver === 'bridge' ? [] : [`${printable(driver)} on ${printable(bridge)}`]),
-    ...(internal ? ['internal'] : []),
+    ...(internal ? ['internal'] : masquerade || driver !== 'bridge' ? [] : ['no masquerade']),
+    ...(isolate || driver !== 'bridge' ? [] : ['not isolated']),
     ...(up ? [] : ['down']),
   ];
 }

@@ -112,7 +112,11 @@ function makeTrunks({ networks, links }: Topology): Map<string, Trunk> {
     const range = [name, ...network.subnets].join('  ');
     const details = [range, ...networkRemarks(network)].join('  ');
     const style = networkStyle(network, networks);
-    add(`network:${network.name}`, { style, labels: [details, range, name], isBus: true });
+    add(`network:${network.name}`, {
+      style,
+      labels: [details, range, `${name}  ${network.subnets[0] ?? ''}`, name],
+      isBus: true,
+    });
   }
   for (const link of hostEnds) {
     const ifname = hostEnd(link)?.ifname ?? '';
