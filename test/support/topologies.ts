@@ -20,12 +20,7 @@ export function container(
   return { name, status: 'running', image: 'busybox', interfaces, routes: [], ports: [], router: false, ...more };
 }
 
-export function network(
-  name: string,
-  subnet: string,
-  gateway: string,
-  more: Partial<TopologyNetwork> = {},
-): TopologyNetwork {
+function network(name: string, subnet: string, gateway: string, more: Partial<TopologyNetwork> = {}): TopologyNetwork {
   return {
     name,
     driver: 'bridge',

@@ -99,7 +99,7 @@ class Drawing {
   private readonly hosted: TopologyContainer[];
   private readonly hostLinks: HostLink[];
   private readonly mostInRow: number;
-  /** Whether containers are held in their order: Graphviz needs its freedom where lines pass to rows below. */
+  /** Whether networks and containers are held in their order: Graphviz needs its freedom where lines pass to rows below. */
   private readonly inOrder: boolean;
 
   constructor(private readonly topology: Topology) {
@@ -111,7 +111,7 @@ class Drawing {
     this.own = ordered.flatMap((container) => groups.own.find((each) => each.container === container) ?? []);
     this.hosted = groups.host;
     this.mostInRow = mostInRow(topology);
-    this.inOrder = topology.links.length > 0 && this.own.length <= this.mostInRow;
+    this.inOrder = this.own.length <= this.mostInRow;
     this.hostLinks = topology.links.flatMap((link) => {
       const here = link.ends.find(({ container }) => container === undefined);
       const there = link.ends.find(({ container }) => container !== undefined);
@@ -131,7 +131,7 @@ class Drawing {
     const lines = [
       'digraph minirun {',
       // A second pass over the order of nodes forgets, where there is a cluster, which are to stand left of which.
-      `  graph [bgcolor="white", pad=0.3, remincross=false, nodesep=0.35, ranksep=0.6, fontname="${fontName}"];`,
+      `  graph [bgcolor="white", pad=0.3,${this.inOrder ? ' remincross=false,' : ''} nodesep=0.35, ranksep=0.6, fontname="${fontName}"];`,
       `  node [shape=box, style="rounded,filled", fillcolor="white", penwidth=1.4, margin="0.08,0.06", fontname="${fontName}", fontcolor="${ink}"];`,
       `  edge [dir=none, penwidth=2, fontname="${fontName}", fontsize=10, fontcolor="${faint}"];`,
       ...this.outside.map((line) => `  ${line}`),
@@ -270,15 +270,14 @@ class Drawing {
     return found === undefined ? linkColor : this.colorOf(found);
   }
 
-  /** Puts containers beside each other, and those that would make a row too long under the others. */
+  /** Puts networks beside each other, and containers; those that would make a row too long under the others. */
   private rows(): void {
+    this.row(this.topology.networks.map(({ name }) => this.id(`network:${name}`)));
     const ids = this.own.map(({ container }) => this.id(`container:${container.name}`));
     for (let start = 0; start < ids.length; start += this.mostInRow) {
       const inRow = ids.slice(start, start + this.mostInRow);
-      this.inside.push(`{ rank=same; ${inRow.join('; ')}; }`);
+      this.row(inRow);
       for (const [index, id] of inRow.entries()) {
-        // Graphviz asks of every two nodes whether they may change places, and draws no conclusions.
-        if (this.inOrder) for (const right of inRow.slice(index + 1)) this.edge(id, right, { style: 'invis' });
         const above = ids[start - this.mostInRow + index];
         if (above !== undefined) this.edge(above, id, { style: 'invis', weight: 8 });
       }
@@ -287,6 +286,14 @@ class Drawing {
     for (const { container } of this.own)
       if (this.interfacesOf(container).above.length === 0)
         this.edge(this.id('host'), this.id(`container:${container.name}`), { style: 'invis', weight: 0, minlen: 2 });
+  }
+
+  private row(ids: readonly string[]): void {
+    if (ids.length > 1) this.inside.push(`{ rank=same; ${ids.join('; ')}; }`);
+    if (!this.inOrder) return;
+    // Graphviz asks of every two nodes whether they may change places, and draws no conclusions.
+    for (const [index, id] of ids.entries())
+      for (const right of ids.slice(index + 1)) this.edge(id, right, { style: 'invis' });
   }
 
   private link(link: TopologyLink): void {
@@ -345,7 +352,14 @@ class Drawing {
         const arrow = { dir: 'forward', style: 'dashed', penwidth: 1.4, color: portColor.line, weight: 0 };
         this.edge(id, this.id(to), arrow, isLocal(host) ? this.inside : this.entering);
         const level = isLocal(host) ? this.id('host') : this.ids.get('outside');
-        if (level !== undefined) (isLocal(host) ? this.inside : this.outside).push(`{ rank=same; ${level}; ${id}; }`);
+        if (level === undefined) continue;
+        // Above its container, or its arrow would cross the others' lines.
+        const isLeft =
+          this.own.findIndex(({ container: { name } }) => to === `container:${name}`) < (this.own.length - 1) / 2;
+        const list = isLocal(host) ? this.inside : this.outside;
+        list.push(`{ rank=same; ${level}; ${id}; }`);
+        if (isLeft && to !== 'host') this.edge(id, level, { style: 'invis' }, list);
+        else this.edge(level, id, { style: 'invis' }, list);
       }
     }
   }
