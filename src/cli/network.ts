@@ -3,6 +3,7 @@ import type { Network } from '../network/definition.ts';
 import type { ShownNetwork } from '../network/manage.ts';
 import { MinirunError } from '../errors.ts';
 import { forEach, reconcileFirst } from './each.ts';
+import { registerGraph } from './graph.ts';
 
 const collect = (value: string, previous: string[]): string[] => [...previous, value];
 
@@ -17,6 +18,7 @@ export function registerNetwork(program: Command): void {
   registerDisconnect(network);
   registerReload(network);
   registerPrune(network);
+  registerGraph(network);
 }
 
 interface CreateOptions {
