@@ -67,7 +67,9 @@ describe.skipIf(skipOrFail(missingWorld()))('networks', () => {
     expect(`${command}: ${result.code}`).toBe(`${command}: ${code}`);
     expect(result.stderr).toMatch(/^minirun: [^\n]*\n$/);
     for (const each of says) expect(result.stderr).toMatch(each);
-    await expectNoLeak(was, world);
+    await expectNoLeak(was, world).catch((error: Error) => {
+      throw new Error(`${command}\n${error.message}`);
+    });
   };
   const cleared = async (...networks: string[]) => {
     await minirun('rm -f -a');
