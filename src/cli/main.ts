@@ -39,6 +39,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Copy files between a container and this machine',
     load: async () => (await import('./cp.ts')).registerCp,
   },
+  port: {
+    summary: 'Show where a container’s ports are published',
+    load: async () => (await import('./port.ts')).registerPort,
+  },
   rename: { summary: 'Rename a container', load: async () => (await import('./rename.ts')).registerRename },
   network: {
     summary: 'Create, list, show and remove networks',
@@ -63,6 +67,7 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
   netns: {
     summary: "Print the path of a container's network namespace",
     load: async () => (await import('./netns.ts')).registerNetns,
+  },
   link: {
     summary: 'Join containers, and the host, by cables of their own',
     load: async () => (await import('./link.ts')).registerLink,
@@ -83,10 +88,6 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
   import: {
     summary: 'Make an image of a root filesystem in a tar archive',
     load: async () => (await import('./import.ts')).registerImport,
-  },
-  port: {
-    summary: 'Show where a container’s ports are published',
-    load: async () => (await import('./port.ts')).registerPort,
   },
   tag: { summary: 'Give an image a further name', load: async () => (await import('./tag.ts')).registerTag },
   history: {

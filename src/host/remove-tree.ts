@@ -30,6 +30,8 @@ export function removeTree(directory: string): void {
       // Another process deletes it too, or a logger that is just ending still writes.
       const { code } = error as NodeJS.ErrnoException;
       if (tries >= 20 || (code !== 'ENOENT' && code !== 'ENOTEMPTY')) throw error;
+      // An init that is told to end while it mounts is not gone at once.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, tries);
     }
   }
 }

@@ -144,6 +144,13 @@ export function macOf(address: string): string {
   return `02:42:${bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(':')}`;
 }
 
+/** The link-local IPv6 address that a MAC address gives: modified EUI-64 (RFC 4291, appendix A). */
+export function linkLocalOf(mac: string): string {
+  const [a = 0, b = 0, c = 0, ...rest] = mac.split(':').map((byte) => Number.parseInt(byte, 16));
+  const value = [a ^ 2, b, c, 0xff, 0xfe, ...rest].reduce((sum, byte) => sum * 256n + BigInt(byte), 0n);
+  return formatAddress({ family: 6, value: (0xfe80n << 112n) | value });
+}
+
 /** Name of the host's end of a veth pair, made of the container's address: `mr` and the IPv4 address in hexadecimal. */
 export function hostIfnameOf(address: string): string {
   const { family, value } = parseAddress(address);

@@ -1,6 +1,6 @@
 import { ip, type IpCommand, ipIn, type Step } from '../host/steps.ts';
 import { blockOf, contains, hostIfnameOf, macOf, parseAddress, parseSubnet } from './address.ts';
-import { withoutIpv6 } from './bridge.ts';
+import { planLinkLocal, withoutIpv6 } from './bridge.ts';
 import type { Attachment, Endpoint, InterfaceAddress, Network } from './definition.ts';
 import type { Allocated } from './ipam.ts';
 
@@ -99,6 +99,7 @@ export function planAttach(endpoint: Endpoint, netns: string, ipv6: boolean): St
             ...(address.includes(':') ? ['nodad'] : []),
           ),
         ),
+        ...(endpoint.ipv6 === undefined ? [] : planLinkLocal(ifname, endpoint.mac, netns)),
         ipIn(netns, 'link', 'set', ifname, 'up'),
       ],
       undo: [],

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { ip, type Step, type SysctlCommand } from '../host/steps.ts';
-import { macOf, parseSubnet } from './address.ts';
+import { ip, type IpCommand, ipIn, type Step, type SysctlCommand } from '../host/steps.ts';
+import { linkLocalOf, macOf, parseSubnet } from './address.ts';
 import type { NetworkDefinition, Subnet } from './definition.ts';
 import type { NetworkFacts } from './facts.ts';
 
@@ -24,18 +24,21 @@ export function planBridge(network: NetworkDefinition, facts: Pick<NetworkFacts,
           {
             id: 'bridge.addr',
             why: `The host's own address on the bridge; it is the containers' gateway. Deleting the bridge deletes it.`,
-            apply: subnets.map(({ subnet, gateway }) => {
-              const { family, prefixLength } = parseSubnet(subnet);
-              // Nobody else can have it: no need to ask around for a second before it may be used.
-              return ip(
-                'addr',
-                'replace',
-                `${gateway}/${prefixLength}`,
-                'dev',
-                bridge,
-                ...(family === 6 ? ['nodad'] : []),
-              );
-            }),
+            apply: [
+              ...subnets.map(({ subnet, gateway }) => {
+                const { family, prefixLength } = parseSubnet(subnet);
+                // Nobody else can have it: no need to ask around for a second before it may be used.
+                return ip(
+                  'addr',
+                  'replace',
+                  `${gateway}/${prefixLength}`,
+                  'dev',
+                  bridge,
+                  ...(family === 6 ? ['nodad'] : []),
+                );
+              }),
+              ...(wantsIpv6(network) ? planLinkLocal(bridge, mac) : []),
+            ],
             undo: [],
           },
         ]
@@ -71,21 +74,36 @@ function planLoopback({ bridge, subnets, internal, hostAddress }: NetworkDefinit
   ];
 }
 
+/** Whether the host has IPv6 addresses on the bridge. */
+function wantsIpv6({ subnets, hostAddress }: NetworkDefinition): boolean {
+  return hostAddress && subnets.some(({ subnet }) => parseSubnet(subnet).family === 6);
+}
+
+/**
+ * The link-local address of an interface by hand, before it goes up. The kernel's own one counts only after a second of
+ * asking around, and until then who forwards cannot ask for its neighbours: the first packets would be lost.
+ *
+ * @param netns the namespace that the interface is in; the host's when absent
+ */
+export function planLinkLocal(ifname: string, mac: string, netns?: string): IpCommand[] {
+  return [
+    ['link', 'set', ifname, 'addrgenmode', 'none'],
+    ['addr', 'replace', `${linkLocalOf(mac)}/64`, 'dev', ifname, 'nodad'],
+  ].map((words) => (netns === undefined ? ip(...words) : ipIn(netns, ...words)));
+}
+
 /** Settings of a bridge that exists. They come before its addresses where IPv6 is concerned. */
-export function planBridgeSettings(
-  { bridge, subnets, hostAddress }: NetworkDefinition,
-  facts: Pick<NetworkFacts, 'ipv6'>,
-): Step {
-  const wantsIpv6 = hostAddress && subnets.some(({ subnet }) => parseSubnet(subnet).family === 6);
+export function planBridgeSettings(network: NetworkDefinition, facts: Pick<NetworkFacts, 'ipv6'>): Step {
+  const { bridge } = network;
   return {
     id: 'bridge.sysctl',
-    why: `The host may answer for 127.0.0.1 on the bridge and checks sources loosely${wantsIpv6 ? ', and believes no router there' : '; it has no IPv6 where that was not asked for'}. Deleting the bridge deletes these settings.`,
+    why: `The host may answer for 127.0.0.1 on the bridge and checks sources loosely${wantsIpv6(network) ? ', and believes no router there' : '; it has no IPv6 where that was not asked for'}. Deleting the bridge deletes these settings.`,
     apply: [
       { tool: 'sysctl', key: `net.ipv4.conf.${sysctlName(bridge)}.route_localnet`, value: '1' },
       { tool: 'sysctl', key: `net.ipv4.conf.${sysctlName(bridge)}.rp_filter`, value: '2' },
       ...(facts.ipv6
         ? [
-            wantsIpv6
+            wantsIpv6(network)
               ? ({ tool: 'sysctl', key: `net.ipv6.conf.${sysctlName(bridge)}.accept_ra`, value: '0' } as const)
               : withoutIpv6(bridge),
           ]

@@ -142,13 +142,14 @@ function opened({ routes, subnets }: NetworkDefinition, family: Family): string[
   });
 }
 
-/** Steps that all networks share: whoever is down last undoes them (see `handOver` in `network/lifecycle.ts`). */
-export const sharedSteps: ReadonlySet<string> = new Set([
-  'forward.sysctl',
-  'forward6.sysctl',
-  'firewall.chains',
-  'firewall6.chains',
-]);
+/**
+ * Steps that all networks with addresses of a family share: whichever is down last undoes them (see `handOver` in
+ * `network/lifecycle.ts`).
+ */
+export const sharedSteps: Record<Family, ReadonlySet<string>> = {
+  4: new Set(['forward.sysctl', 'firewall.chains']),
+  6: new Set(['forward6.sysctl', 'firewall6.chains']),
+};
 
 /** Steps that let the network's containers reach each other and the outside, and keep others out. */
 export function planFirewall(

@@ -361,17 +361,19 @@ function claimIfIdle(name: string): Network | undefined {
   return network;
 }
 
-/** Leaves to another network that is up what both share: the chains and ip_forward. Under the lock. */
+/** Leaves to another network that is up what both share: the chains and ip_forward, of each family. Under the lock. */
 export function handOver(network: Network): void {
-  const heir = listNetworks().find((each) => each.name !== network.name && each.up);
-  if (heir === undefined) return;
-  // Its own stay as well: the one that switched ip_forward on must still switch it off in the end.
-  heir.applied = withUndoOf(
-    network.applied.filter((step) => sharedSteps.has(step.id)),
-    heir.applied,
-  );
-  network.applied = network.applied.filter((step) => !sharedSteps.has(step.id));
-  writeNetwork(heir);
+  for (const family of [4, 6] as const) {
+    const shared = (step: Step) => sharedSteps[family].has(step.id);
+    const heir = listNetworks().find(
+      (each) => each.name !== network.name && each.up && each.driver === 'bridge' && familiesOf(each).includes(family),
+    );
+    if (heir === undefined || !network.applied.some(shared)) continue;
+    // Its own stay as well: the one that switched ip_forward on must still switch it off in the end.
+    heir.applied = withUndoOf(network.applied.filter(shared), heir.applied);
+    network.applied = network.applied.filter((step) => !shared(step));
+    writeNetwork(heir);
+  }
 }
 
 /** Undoes networks that this process has claimed. Goes on after errors. */

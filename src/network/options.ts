@@ -170,7 +170,7 @@ export function parseAttachments(request: AttachmentRequest, canonical: (name: s
 }
 
 function refused(what: string, why: string, remedy: string): MinirunError {
-  return new MinirunError(`invalid ${what}`, why, remedy, { code: 125 });
+  return new MinirunError(`invalid ${what}`, why, remedy);
 }
 
 function parseAttachment(text: string, canonical: (name: string) => string): Attachment {

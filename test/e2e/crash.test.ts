@@ -33,6 +33,8 @@ interface Subject {
   undone?: boolean;
   /** False where it makes no difference whether a network is brought up or taken down. */
   touchesNetwork?: boolean;
+  /** A script that does it again and sees that all is as it should be; what the interrupted one did is no obstacle. */
+  heals?: string;
 }
 
 const sleeper = ['busybox', 'sleep', '1000'];
@@ -84,6 +86,45 @@ const subjects: Subject[] = [
   { name: 'network rm', before: 'network create net', command: ['network', 'rm', 'net'], after: ['network rm net'] },
 ];
 
+/** Of networks: a container in the default one that joins, leaves, or is in, another of both families. */
+const net = 'network create --subnet 10.77.0.0/24 --subnet fd00:77::/64 net';
+const joined = `run -d --name victim --network minirun0 --network net ${sleeper.join(' ')}`;
+const netGone = ['rm -f victim', 'network rm net'];
+const reaches = (...addresses: string[]) =>
+  addresses.map((address) => `ip netns exec victim ping -q -c 1 -W 1 ${address} >/dev/null`).join('; ');
+const networkSubjects: Subject[] = [
+  { name: 'network create --ipv6', command: net.split(' '), after: ['network rm net'], undone: true },
+  {
+    name: 'run with two networks',
+    before: net,
+    command: joined.split(' '),
+    after: netGone,
+    undone: true,
+  },
+  {
+    name: 'network connect',
+    before: `${running}; minirun ${net}`,
+    command: ['network', 'connect', 'net', 'victim'],
+    after: netGone,
+    undone: true,
+    heals: `minirun network connect net victim 2>/dev/null || :; ${reaches('10.77.0.1', 'fd00:77::1', internetAddress)}`,
+  },
+  {
+    name: 'network disconnect',
+    before: `${net}; minirun ${joined}`,
+    command: ['network', 'disconnect', 'net', 'victim'],
+    after: netGone,
+    heals: `minirun network disconnect net victim 2>/dev/null || :; ! ip -n victim link show eth1 2>/dev/null; minirun network rm net >/dev/null; ${reaches(internetAddress)}`,
+  },
+  {
+    name: 'network reload',
+    before: `${net}; minirun ${joined}; ip link del $(ip -j route get 10.77.0.9 | sed 's/.*"dev":"\\([^"]*\\)".*/\\1/'); iptables -F MINIRUN-FORWARD; ip6tables -t nat -F`,
+    command: ['network', 'reload'],
+    after: netGone,
+    heals: `minirun network reload >/dev/null; ${reaches('10.77.0.1', 'fd00:77::1', internetAddress)}`,
+  },
+];
+
 const isKilled = (result: Result) => result.signal === 'SIGKILL' || result.code === 137;
 const hasFailed = (result: Result) => result.stderr.includes('injected fault');
 
@@ -104,6 +145,24 @@ describe.skipIf(skipOrFail(missingWorld()))('crash safety', () => {
         process.stderr.write(`${mode}, ${inhabited ? 'inhabited' : 'empty'}: ${counts.join(', ')}\n`);
       }, 240_000);
     }
+  }
+});
+
+describe.skipIf(skipOrFail(missingWorld()))('crash safety of networks', () => {
+  for (const mode of ['kill', 'fail'] as const) {
+    test.concurrent(`${mode} at every boundary of what changes networks, beside a live container`, async () => {
+      await using world = await createWorld();
+      const witness = await Witness.start(world);
+      await warmUp(world);
+      const clean = await settled(world);
+      const counts: string[] = [];
+      for (const subject of networkSubjects) {
+        const count = await iterate(world, subject, mode, clean, witness);
+        counts.push(`${subject.name} ${count}`);
+        expect(count).toBeGreaterThan(1);
+      }
+      process.stderr.write(`${mode}, networks: ${counts.join(', ')}\n`);
+    }, 120_000);
   }
 });
 
@@ -211,6 +270,7 @@ async function iterate(
         if (await stands(world)) expect(++kept).toBeLessThan(8);
         else await expectNoLeak(clean, world, { timeout: 15_000 });
       }
+      if (subject.heals !== undefined) await world.sh(subject.heals);
       // Then whatever the interrupted one may rightly have left.
       await world.sh(
         `minirun ps -a > /dev/null; ${subject.after.map((command) => `minirun ${command} > /dev/null 2>&1 || true`).join('; ')}`,
@@ -296,8 +356,8 @@ class Witness {
     const result = await world.run(['run', '-d', '--name', 'witness', 'busybox', 'sh', '-c', script]);
     if (result.code !== 0) throw new Error(result.stderr);
     const file = path.join(world.root, 'containers', result.stdout.trim(), 'state.json');
-    const { address } = (JSON.parse(fs.readFileSync(file, 'utf8')) as { endpoints: { address: string }[] })
-      .endpoints[0] as { address: string };
+    const { address } = (JSON.parse(fs.readFileSync(file, 'utf8')) as { endpoints: { ipv4: { address: string } }[] })
+      .endpoints[0]?.ipv4 as { address: string };
     const witness = new Witness(world, file, address);
     witness.seen = await witness.look();
     return witness;

@@ -8,6 +8,7 @@ import {
   formatAddress,
   formatRange,
   hostIfnameOf,
+  linkLocalOf,
   macOf,
   overlaps,
   parseAddress,
@@ -192,6 +193,11 @@ test('a MAC address is unicast, locally administered, and its own for each addre
   const macs = ['fd00::2', 'fd00::3', 'fd01::2'].map(macOf);
   expect(new Set(macs).size).toBe(3);
   for (const mac of macs) expect(mac).toMatch(/^02:42(:[0-9a-f]{2}){4}$/);
+});
+
+test('a link-local address is that which the kernel makes of the MAC', () => {
+  expect(linkLocalOf('02:42:0a:5a:00:02')).toBe('fe80::42:aff:fe5a:2');
+  expect(linkLocalOf('fe:42:0a:5a:00:02')).toBe('fe80::fc42:aff:fe5a:2');
 });
 
 test('names of host interfaces fit in the 15 characters of IFNAMSIZ and differ for each address', () => {

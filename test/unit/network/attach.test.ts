@@ -10,6 +10,7 @@ import {
   planDefaultRoutes,
   planNamespace,
 } from '../../../src/network/attach.ts';
+import { linkLocalOf } from '../../../src/network/address.ts';
 import type { Attachment, Endpoint, Network } from '../../../src/network/definition.ts';
 import { allocate } from '../../../src/network/ipam.ts';
 import { defineNetwork, subnetOf } from '../../../src/network/store.ts';
@@ -60,7 +61,12 @@ test('a network of IPv6 only', () => {
   const six = endpointIn(networkOf('six', ['fd00:7::/64']));
   expect(six.ipv4).toBeUndefined();
   expect(six.hostIfname).toMatch(/^mr6[0-9a-f]{12}$/);
-  expect(lines(planAttach(six, 'web', false))).toContain('web: addr add fd00:7::2/64 dev eth0 nodad');
+  expect(lines(planAttach(six, 'web', false)).slice(2)).toEqual([
+    'web: addr add fd00:7::2/64 dev eth0 nodad',
+    'web: link set eth0 addrgenmode none',
+    `web: addr replace ${linkLocalOf(six.mac)}/64 dev eth0 nodad`,
+    'web: link set eth0 up',
+  ]);
 });
 
 describe('attaching', () => {

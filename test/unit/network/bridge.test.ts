@@ -58,6 +58,8 @@ describe('what else a bridge may be like', () => {
       'link set br-lab mtu 1300',
       'addr replace 10.7.0.1/24 dev br-lab',
       'addr replace fd00:7::fe/64 dev br-lab nodad',
+      'link set br-lab addrgenmode none',
+      'addr replace fe80::42:aff:fe07:1/64 dev br-lab nodad',
       'link set br-lab up',
       expect.stringMatching(/^route replace local ::1 dev br-lab table local metric \d+$/),
     ]);

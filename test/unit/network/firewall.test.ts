@@ -11,7 +11,7 @@ const plan = (firewall: string[] = [], ipForward = true) =>
   planFirewall(network, { firewall, ipForward, firewall6: [], ipForward6: false });
 const applied = (steps: readonly Step[]) => steps.flatMap((step) => step.apply.map(line));
 const undone = (steps: readonly Step[]) => steps.toReversed().flatMap((step) => step.undo.map(line));
-const rules = (steps: readonly Step[]) => steps.filter((step) => !sharedSteps.has(step.id));
+const rules = (steps: readonly Step[]) => steps.filter((step) => !sharedSteps[4].has(step.id));
 
 /**
  * Runs commands as iptables would and prints the chains as iptables-save does.
