@@ -204,7 +204,7 @@ export async function disconnectContainer(networkReference: string, reference: s
 }
 
 /** Steps that take an interface away from a namespace. Pure. */
-export function planDetach(endpoint: Endpoint, rest: readonly Endpoint[], netns: string): Step[] {
+function planDetach(endpoint: Endpoint, rest: readonly Endpoint[], netns: string): Step[] {
   return [
     {
       id: 'container.detach',

@@ -239,7 +239,7 @@ export function macAddress(text: string | undefined): string | undefined {
 }
 
 /** A name under which others find a container: one label of DNS, or several. */
-export function alias(text: string): string {
+function alias(text: string): string {
   if (/^[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,251}[a-zA-Z0-9_])?$/.test(text)) return text;
   throw refused(`alias "${text}"`, 'a name has letters, digits, "_", "-" and "."', 'Choose such a name');
 }
