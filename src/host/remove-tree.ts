@@ -7,13 +7,17 @@ import { toolPath } from './exec.ts';
 const shallow = 3;
 
 /**
- * Deletes a directory tree, mounted file systems below it excepted. What is gone already is no error, and overlayfs's work
+ * Deletes a directory tree, or a single file, mounted file systems below it excepted. What is gone already is no error, and overlayfs's work
  * directory with its mode 0 is none either.
  *
  * rm(1) does it where the tree is deep: it changes directories on its way, and so does not mind names that are longer than
  * the kernel takes at once. Bun's own removal needs minutes for some thousand levels, which any container can make.
  */
 export function removeTree(directory: string): void {
+  if (fs.lstatSync(directory, { throwIfNoEntry: false })?.isDirectory() === false) {
+    fs.rmSync(directory, { force: true });
+    return;
+  }
   if (!isShallow(directory, shallow)) {
     const { status } = spawnSync('rm', ['-rf', '--one-file-system', '--', directory], {
       stdio: 'ignore',
