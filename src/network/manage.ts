@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
+import os from 'node:os';
 import { MinirunError, MinirunErrors } from '../errors.ts';
 import { faultPoint } from '../host/fault.ts';
 import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
@@ -17,6 +18,7 @@ import {
   parseDestination,
   parseSubnet,
   type Range,
+  readAddress,
 } from './address.ts';
 import { defaultNetworkName, type Driver, type Network, type NetworkRoute, type Subnet } from './definition.ts';
 import { hasIpv6, interfaceExists } from './facts.ts';
@@ -85,8 +87,10 @@ export function draftNetwork(request: NetworkRequest): Network {
     labels: request.labels,
   });
   for (const route of network.routes) checkRoute(route, network, refuse);
-  if (driver === 'macvlan') checkParent(network, refuse);
-  else checkBridge(network, refuse);
+  if (driver === 'macvlan') {
+    checkParent(network, refuse);
+    network.subnets = network.subnets.map((subnet) => withoutHostAddresses(subnet, network.bridge));
+  } else checkBridge(network, refuse);
   refuseOverlap(network);
   return network;
 }
@@ -118,6 +122,18 @@ function checkParent({ bridge: parent }: Network, refuse: Refuse): void {
       `${parent} is the bridge of another network`,
       'Name an interface that leads outside: --opt parent=eth0',
     );
+}
+
+/** On somebody else's wire the host's own addresses are no container's. */
+function withoutHostAddresses(subnet: Subnet, parent: string): Subnet {
+  const range = parseSubnet(subnet.subnet);
+  const own = (os.networkInterfaces()[parent] ?? [])
+    .flatMap(({ address }) => readAddress(address.replace(/%.*/, '')) ?? [])
+    .filter((address) => contains(range, address))
+    .map((address, index) => [index === 0 ? 'host' : `host${index}`, formatAddress(address)]);
+  return own.length === 0
+    ? subnet
+    : { ...subnet, reserved: { ...Object.fromEntries(own), ...subnet.reserved } as Record<string, string> };
 }
 
 /** A route's gateway must be reachable from every container: on one of the network's own ranges. */
