@@ -1,15 +1,17 @@
 import { MinirunError, MinirunErrors } from '../errors.ts';
 import { applySteps, undoSteps } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
-import { ipIn, type Step } from '../host/steps.ts';
+import { ip, ipIn, type Step } from '../host/steps.ts';
+import { hostIfnameOf } from '../network/address.ts';
 import { planDefaultRoutes } from '../network/attach.ts';
 import { type Attachment, defaultNetworkName, type Endpoint, type Network } from '../network/definition.ts';
-import { hasIpv6 } from '../network/facts.ts';
+import { hasIpv6, interfaceExists, interfaceNames } from '../network/facts.ts';
 import { connectRunning, leaseAddresses, leave, tearDown } from '../network/lifecycle.ts';
 import { findNetwork, type Member } from '../network/manage.ts';
 import { publishStep } from '../network/publish.ts';
 import { canonicalNetwork } from '../network/options.ts';
 import { reloadNetworks } from '../network/reload.ts';
+import { readNetwork } from '../network/store.ts';
 import { withLock } from '../state/lock.ts';
 import { writeJson } from '../state/json.ts';
 import type { ContainerState, Definition } from './definition.ts';
@@ -72,10 +74,10 @@ export async function connectContainer(
     const found = requireSteady(reference, `connect network "${network}" to`);
     const { definition, state } = found;
     const attachments = attachmentsOf(definition);
-    const isThere = attachments.some((each) => each.network === network);
+    const isIn = attachments.some((each) => each.network === network);
     const refuse = (why: string, remedy: string) =>
       new MinirunError(`cannot connect container "${definition.name}" to network "${network}"`, why, remedy);
-    if (isThere && (!isRunning(state) || state.endpoints.some((each) => each.network === network)))
+    if (isIn && (!isRunning(state) || state.endpoints.some((each) => each.network === network)))
       throw refuse('it is in that network', `See minirun inspect ${definition.name}`);
     const { ifname } = attachment;
     const taken = [...attachments, ...state.endpoints].some(
@@ -87,12 +89,11 @@ export async function connectContainer(
     return found;
   });
   const { id } = container.definition;
-  faultPoint('connect.defined');
-  if (!isRunning(container.state)) return;
   try {
-    await attachRunning(container, attachment);
+    faultPoint('connect.defined');
+    if (isRunning(container.state)) await attachRunning(container, attachment);
   } catch (error) {
-    await detachLeases(id, network);
+    if (isRunning(container.state)) await unplug(container, network);
     await withLock(() => forget(id, network));
     throw error;
   }
@@ -103,11 +104,8 @@ async function attachRunning({ definition, state }: Container, attachment: Attac
   const { id } = definition;
   const netns = namespaceName(definition);
   // What a killed process may have left of the same undertaking.
-  await detachLeases(id, attachment.network);
-  const lease = await leaseAddresses(attachment, id, [
-    ...state.endpoints.map(({ ifname }) => ifname),
-    ...linkIfnames(id),
-  ]);
+  await unplug({ definition, state }, attachment.network);
+  const lease = await leaseAddresses(attachment, id, [...interfaceNames(pidOf(state)), ...linkIfnames(id)]);
   faultPoint('connect.leased');
   const { endpoint } = lease;
   const sysctls = Object.entries(interfaceSysctls([endpoint], hasIpv6()));
@@ -189,31 +187,54 @@ export async function disconnectContainer(networkReference: string, reference: s
   const { id } = definition;
   faultPoint('disconnect.defined');
   if (!isRunning(state)) return;
-  const gone = state.endpoints.find((each) => each.network === network);
-  if (gone === undefined) return detachLeases(id, network);
-  const rest = state.endpoints.filter((each) => each !== gone);
-  await applySteps(planDetach(gone, rest, namespaceName(definition)));
+  await unplug({ definition, state }, network);
+  const rest = state.endpoints.filter((each) => each.network !== network);
   await changeNames(definition, namespaceName(definition), placesOf(rest), [network]);
-  faultPoint('disconnect.detached');
   await updateRunning(id, state, (current) => ({
     ...current,
     endpoints: current.endpoints.filter((each) => each.network !== network),
   }));
   await movePorts(id, state, rest);
+}
+
+/**
+ * Takes what a running container has of a network away: its interface, its addresses. Whatever of it is gone already, or was
+ * never finished, does not matter: a process that was killed at it may have come to any point.
+ */
+async function unplug({ definition, state }: Container, network: string): Promise<void> {
+  const { id } = definition;
+  const netns = namespaceName(definition);
+  const endpoint = state.endpoints.find((each) => each.network === network);
+  const rest = state.endpoints.filter((each) => each !== endpoint);
+  const leases = Object.entries(readNetwork(network)?.leases ?? {});
+  const ports = leases.flatMap(([address, holder]) => (holder === id ? hostIfnameOf(address) : [])).filter(isThere);
+  if (endpoint !== undefined || ports.length > 0) {
+    const plugged = endpoint !== undefined && interfaceExists(endpoint.ifname, pidOf(state));
+    const unplugging = plugged
+      ? [ipIn(netns, 'link', 'del', endpoint.ifname)]
+      : ports.map((port) => ip('link', 'del', port));
+    await applySteps([
+      {
+        id: 'container.detach',
+        why: `Pull the plug: deleting one end of the pair deletes both, with the addresses and routes.`,
+        apply: unplugging,
+        undo: [],
+      },
+      // What a killed process had made of them is not known.
+      ...planDefaultRoutes(rest, netns, plugged ? [...rest, endpoint] : []),
+    ]);
+  }
+  faultPoint('disconnect.detached');
   await detachLeases(id, network);
 }
 
-/** Steps that take an interface away from a namespace. Pure. */
-function planDetach(endpoint: Endpoint, rest: readonly Endpoint[], netns: string): Step[] {
-  return [
-    {
-      id: 'container.detach',
-      why: `Pull the plug: deleting one end of the pair deletes both, with the addresses and routes.`,
-      apply: [ipIn(netns, 'link', 'del', endpoint.ifname)],
-      undo: [],
-    },
-    ...planDefaultRoutes(rest, netns, [...rest, endpoint]),
-  ];
+function isThere(ifname: string): boolean {
+  return interfaceExists(ifname);
+}
+
+/** A process of a running container. */
+function pidOf({ init }: ContainerState): number {
+  return init?.pid ?? 0;
 }
 
 /** A container whose networks may be changed now. @throws MinirunError when it has none of its own or is in between two states */

@@ -30,10 +30,15 @@ export interface NetworkFacts {
   firewall6: string[];
 }
 
-/** Whether an interface exists in this process's network namespace. */
-export function interfaceExists(name: string): boolean {
-  const lines = fs.readFileSync('/proc/self/net/dev', 'latin1').split('\n');
-  return lines.some((line) => line.trimStart().startsWith(`${name}:`));
+/** The interfaces of a process's network namespace. */
+export function interfaceNames(process: number | 'self'): string[] {
+  const lines = fs.readFileSync(`/proc/${process}/net/dev`, 'latin1').split('\n');
+  return lines.slice(2).flatMap((line) => /^\s*(.+):/.exec(line)?.[1] ?? []);
+}
+
+/** Whether an interface exists in the network namespace of a process, by default this one. */
+export function interfaceExists(name: string, process: number | 'self' = 'self'): boolean {
+  return interfaceNames(process).includes(name);
 }
 
 interface Route {

@@ -17,7 +17,9 @@ import { changeNetwork, claimNetwork, isUp, listNetworks } from './store.ts';
  * @returns the names of the networks
  */
 export async function reloadNetworks(endpoints: readonly Endpoint[], ports: readonly Step[]): Promise<string[]> {
-  const networks = listNetworks().filter(({ driver, up }) => driver === 'bridge' && up);
+  // One that is down, although containers are in it, is one whose reload has failed.
+  const isUsed = ({ name, up }: Network) => up || endpoints.some(({ network }) => network === name);
+  const networks = listNetworks().filter((network) => network.driver === 'bridge' && isUsed(network));
   for (const { name } of networks) {
     const mine = endpoints.filter((endpoint) => endpoint.network === name && interfaceExists(endpoint.hostIfname));
     const network = await changeNetwork(

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { missingWorld, skipOrFail } from '../support/skip.ts';
 import { createWorld, expectNoLeak, internetAddress, type World } from '../support/world.ts';
 
@@ -45,6 +45,12 @@ describe.skipIf(skipOrFail(missingWorld()))('--explain', () => {
   beforeAll(async () => {
     [real, byHand] = await Promise.all([createWorld(), createWorld()]);
     for (const world of [real, byHand]) await world.run(['run', '--rm', '--network', 'none', 'busybox', 'true']);
+  });
+  afterEach(async () => {
+    for (const world of [real, byHand]) {
+      await world.run(['rm', '-f', '-a']);
+      await world.run(['network', 'prune', '-f']);
+    }
   });
   afterAll(async () => {
     await Promise.all([real.destroy(), byHand.destroy()]);
@@ -135,6 +141,61 @@ describe.skipIf(skipOrFail(missingWorld()))('--explain', () => {
     await byHand.sh('sh script delete; sh script delete; rm script');
     await expectNoLeak(before, byHand);
     await real.run(['network', 'rm', 'lab']);
+  });
+
+  test('a network of both families with every option, and a container in it and in the default one', async () => {
+    const create =
+      'network create --subnet 10.20.0.0/24 --subnet fd00:20::/64 --gateway 10.20.0.254 --ip-range 10.20.0.8/29 --route 10.21.0.0/24,10.20.0.254 --opt bridge=lab0 --opt mtu=1300 --opt icc=false --opt masquerade=false lab';
+    const run = 'run -d --name web --network lab:gw_priority=1 --network minirun0:ip=10.90.7.7 busybox sleep 1000';
+    const explained = async (command: string) =>
+      (await byHand.run(command.replace(/ (lab|busybox .*)$/, ' --explain $1').split(' '))).stdout;
+    const before = await byHand.snapshot();
+    await real.sh(`minirun ${create}; minirun ${run}`);
+    await byHand.sh('cat >create', { input: await explained(create) });
+    // The container's script needs a network to be in: what minirun has written down of it, without what it has made.
+    await byHand.sh(`sh create delete; minirun ${create}`);
+    await byHand.sh('cat >script', { input: await explained(run) });
+    const made = await byHand.snapshot();
+    await byHand.sh('sh create delete; sh create delete; sh create add; sh script add');
+    const show = [
+      '-br addr show lab0',
+      '-br addr show minirun0',
+      '-n web -br addr',
+      '-n web route',
+      '-n web -6 route',
+      '-d link show mr0a140008 | grep -o "mtu [0-9]*\\|isolated on"',
+    ].map((command) => `ip ${command}`);
+    // The process sets what its interfaces are like by itself.
+    await byHand.sh('for i in $(seq 50); do [ $(ip -n web addr | grep -c fe80) = 1 ] && exit; sleep 0.1; done; exit 1');
+    const view = async (world: World) => {
+      const shown = await Promise.all(show.map((command) => world.sh(command)));
+      const rules = (await world.sh('iptables-save; ip6tables-save')).split('\n');
+      // The order in which the two networks were made differs.
+      const own = rules.filter((line) => line.startsWith('-A') && line.includes('MINIRUN')).toSorted();
+      return [shown.map((text) => text.replace(/@if\d+| +$/gm, '').replace(/ +/g, ' ')), own];
+    };
+    expect(await view(byHand)).toEqual(await view(real));
+    expect(
+      (await byHand.host.run(['ip', 'netns', 'exec', 'web', 'ping', '-c', '1', '-W', '1', 'fd00:20::1'])).code,
+    ).toBe(0);
+    // The container goes, the network that somebody has created stays.
+    await byHand.sh('sh script delete; sh script delete');
+    await expectNoLeak(made, byHand);
+    await byHand.sh('minirun network rm lab; sh create delete; rm create script');
+    await expectNoLeak(before, byHand);
+    await real.sh('minirun rm -f web; minirun network rm lab');
+  });
+
+  test('the script of rm takes down a container that has joined a further network since', async () => {
+    const before = await real.snapshot();
+    await real.sh('minirun network create --ipv6 lab; minirun run -d --name old busybox sleep 1000');
+    await real.sh('minirun network connect lab old; minirun rm --explain old >script');
+    expect(await real.sh('ip -n old -br link show eth1')).toContain('UP');
+    await real.sh('sh script delete; sh script delete; rm script');
+    expect(await real.sh('ip netns list')).not.toContain('old');
+    await real.sh('minirun ps -a; minirun network rm lab');
+    await real.run(['rm', '-f', '-a']);
+    await expectNoLeak(before, real);
   });
 
   test('explaining changes nothing', async () => {

@@ -503,7 +503,7 @@ describe.skipIf(skipOrFail(missingWorld()))('networks', () => {
       const both = await Promise.all(
         [0, 1].map(() => world.run(['network', 'create', '--subnet', '10.61.0.0/24', 'twin'])),
       );
-      expect(both.map(({ code }) => code).toSorted((a = 0, b = 0) => a - b)).toEqual([0, 1]);
+      expect(both.filter(({ code }) => code === 0)).toHaveLength(1);
       expect(both.map(({ stderr }) => stderr).join('')).toMatch(/there is one of that name|overlaps/);
       await cleared('lab', 'twin');
     });
