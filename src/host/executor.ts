@@ -198,7 +198,7 @@ export function commandText(command: HostCommand): string {
     case 'mkdir':
       return `mkdir -p ${command.path}`;
     case 'remove':
-      return `rm -rf ${command.path}`;
+      return `${command.ifEmpty ? 'rmdir' : 'rm -rf'} ${command.path}`;
     case 'file':
       return `write ${command.path}`;
     case 'process':
@@ -264,7 +264,8 @@ function applyFile(command: HostCommand): void {
       writeInPlace(command);
       return;
     case 'remove':
-      removeTree(command.path);
+      if (command.ifEmpty) removeEmpty(command.path);
+      else removeTree(command.path);
       return;
     default:
       return;
@@ -279,6 +280,14 @@ function writeInPlace({ path, content, mode }: FileCommand): void {
     fs.writeFileSync(fd, content);
   } finally {
     fs.closeSync(fd);
+  }
+}
+
+function removeEmpty(directory: string): void {
+  try {
+    fs.rmdirSync(directory);
+  } catch (error) {
+    if (!['ENOTEMPTY', 'ENOENT'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
   }
 }
 

@@ -100,7 +100,7 @@ function applyLines(command: HostCommand): string[] {
     case 'mkdir':
       return [`  mkdir -p ${word(command.path)}`];
     case 'remove':
-      return [`  rm -rf ${word(command.path)}`];
+      return [`  ${command.ifEmpty ? 'rmdir' : 'rm -rf'} ${word(command.path)}`];
     case 'process':
       return command.script.split('\n').map((line) => (line === '' ? '' : `  ${line}`));
     case 'sysctl':

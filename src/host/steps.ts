@@ -100,10 +100,11 @@ export interface DirectoryCommand {
   mode: number;
 }
 
-/** `rm -rf PATH`. */
+/** `rm -rf PATH`; `rmdir PATH` of a directory that stays if there is something in it. */
 export interface RemoveCommand {
   tool: 'remove';
   path: string;
+  ifEmpty?: true;
 }
 
 /**

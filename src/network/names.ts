@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { daemonOf, endDaemon } from '../host/daemon.ts';
 import { which } from '../host/launch.ts';
-import type { DirectoryCommand, RunCommand, Step } from '../host/steps.ts';
+import type { DirectoryCommand, RemoveCommand, RunCommand, Step } from '../host/steps.ts';
 import { stateRoot } from '../state/paths.ts';
 import { blockOf, contains, parseAddress, parseSubnet, type Range } from './address.ts';
 import { addressesOf, gatewayEndpoint, inOrder } from './attach.ts';
@@ -131,7 +131,7 @@ export function planNameServer(network: NetworkDefinition, facts: NameFacts): St
     id: 'names.dir',
     why: `The place for the names of network ${name}: each container writes a file like /etc/hosts there. Below /run, because the name server is not root and must read it.`,
     apply: makeDirectory(directory),
-    undo: [{ tool: 'remove', path: path.dirname(directory) }],
+    undo: [{ tool: 'remove', path: path.dirname(directory) }, ...emptyPlaces()],
   };
   if (!servesNames(network, facts)) return [place];
   const zones = subnets.flatMap(({ subnet }) => reverseZones(parseSubnet(subnet)));
@@ -191,6 +191,16 @@ function dnsmasq(pidFile: string, directories: readonly string[]): string[] {
     // In the order of resolv.conf, as the host's own programs ask.
     '--strict-order',
   ];
+}
+
+/** What all networks share goes with the last of them. */
+function emptyPlaces(): RemoveCommand[] {
+  const own = runtimeDirectory();
+  return [path.join(own, 'networks'), path.join(own, 'containers'), own, path.dirname(own)].map((each) => ({
+    tool: 'remove',
+    path: each,
+    ifEmpty: true,
+  }));
 }
 
 /** Each by itself, so that each is readable for nobody. */
