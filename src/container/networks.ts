@@ -93,7 +93,8 @@ export async function connectContainer(
     faultPoint('connect.defined');
     if (isRunning(container.state)) await attachRunning(container, attachment);
   } catch (error) {
-    if (isRunning(container.state)) await unplug(container, network);
+    const now = { ...container, state: readState(id) ?? container.state };
+    if (isRunning(now.state)) await takeOut(now, network);
     await withLock(() => forget(id, network));
     throw error;
   }
@@ -184,11 +185,16 @@ export async function disconnectContainer(networkReference: string, reference: s
     );
     return found;
   });
-  const { id } = definition;
   faultPoint('disconnect.defined');
   if (!isRunning(state)) return;
-  await unplug({ definition, state }, network);
+  await takeOut({ definition, state }, network);
+}
+
+/** Takes a running container out of a network, and writes that down. */
+async function takeOut({ definition, state }: Container, network: string): Promise<void> {
+  const { id } = definition;
   const rest = state.endpoints.filter((each) => each.network !== network);
+  await unplug({ definition, state }, network);
   await changeNames(definition, namespaceName(definition), placesOf(rest), [network]);
   await updateRunning(id, state, (current) => ({
     ...current,

@@ -155,8 +155,9 @@ describe.skipIf(skipOrFail(missingWorld()))('--explain', () => {
     // The container's script needs a network to be in: what minirun has written down of it, without what it has made.
     await byHand.sh(`sh create delete; minirun ${create}`);
     await byHand.sh('cat >script', { input: await explained(run) });
+    await byHand.sh('sh create delete; sh create delete; sh create add');
     const made = await byHand.snapshot();
-    await byHand.sh('sh create delete; sh create delete; sh create add; sh script add');
+    await byHand.sh('sh script add');
     const show = [
       '-br addr show lab0',
       '-br addr show minirun0',
@@ -193,7 +194,7 @@ describe.skipIf(skipOrFail(missingWorld()))('--explain', () => {
     expect(await real.sh('ip -n old -br link show eth1')).toContain('UP');
     await real.sh('sh script delete; sh script delete; rm script');
     expect(await real.sh('ip netns list')).not.toContain('old');
-    await real.sh('minirun ps -a; minirun network rm lab');
+    await real.sh('minirun system reconcile; minirun network rm lab');
     await real.run(['rm', '-f', '-a']);
     await expectNoLeak(before, real);
   });
