@@ -112,7 +112,10 @@ function applyLines(command: HostCommand): string[] {
     case 'run':
       return [`  ${inNamespace(command)}${command.argv.map(word).join(' ')}`];
     case 'end':
-      return [`  [ ! -s ${word(command.pidFile)} ] || kill "$(cat ${word(command.pidFile)})"`];
+      // The program has given up the right to remove the file itself.
+      return [
+        `  [ ! -s ${word(command.pidFile)} ] || kill "$(cat ${word(command.pidFile)})"; rm -f ${word(command.pidFile)}`,
+      ];
     default:
       return [`  ${commandText(command)}`];
   }
