@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { FaultyRegistry } from '../support/faulty-registry.ts';
 import { archiveOf } from '../support/oci-layout.ts';
+import { settledSnapshot } from '../support/leaks.ts';
 import { missingWorld, skipOrFail } from '../support/skip.ts';
 import { expectSoundStore, halfDone } from '../support/store.ts';
 import { tar } from '../support/tar-writer.ts';
@@ -142,7 +143,7 @@ describe.skipIf(skipOrFail(missingWorld()))('crash safety', () => {
         await using world = await createWorld();
         const witness = inhabited ? await Witness.start(world) : undefined;
         await warmUp(world);
-        const clean = await settled(world);
+        const clean = await settledSnapshot(world);
         const counts: string[] = [];
         for (const subject of subjects.filter(({ touchesNetwork }) => inhabited || touchesNetwork !== false)) {
           const count = await iterate(world, subject, mode, clean, witness);
@@ -336,19 +337,6 @@ async function ok(world: World, command: string): Promise<void> {
 async function warmUp(world: World): Promise<void> {
   await ok(world, 'run --rm busybox true');
   await ok(world, 'system reconcile');
-}
-
-/** What there is once the kernel has removed the links of namespaces that are gone: it takes its time under load. */
-async function settled(world: World): Promise<Snapshot> {
-  const deadline = Date.now() + 15_000;
-  for (let before = await world.snapshot(); ; before = await world.snapshot()) {
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    const same = await expectNoLeak(before, world, { timeout: 0 }).then(
-      () => true,
-      () => false,
-    );
-    if (same || Date.now() > deadline) return before;
-  }
 }
 
 /** A container that must not notice anything. */

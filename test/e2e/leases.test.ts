@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { simulateReboot } from '../support/reboot.ts';
 import { missingWorld, skipOrFail } from '../support/skip.ts';
+import { settledSnapshot } from '../support/leaks.ts';
 import { createWorld, expectNoLeak, type Result, type Snapshot, type World } from '../support/world.ts';
 
 /**
@@ -25,9 +26,9 @@ describe.skipIf(skipOrFail(missingWorld()))('leases', () => {
   beforeAll(async () => {
     world = await createWorld();
     await world.sh('minirun run --rm --network none busybox true');
-    empty = await world.snapshot();
+    empty = await settledSnapshot(world);
     await world.sh(`minirun network create --subnet ${subnet} small`);
-    before = await world.snapshot();
+    before = await settledSnapshot(world);
   }, 30_000);
   afterAll(() => world.destroy());
 
@@ -186,8 +187,8 @@ describe.skipIf(skipOrFail(missingWorld()))('leases', () => {
   }, 60_000);
 
   test('a reboot frees all, also what nobody has looked at since, and a container may have its address again', async () => {
-    for (const name of ['one', 'two', 'three']) await expectStarted(name);
     await expectStarted('fixed', '--ip', '10.77.0.6');
+    for (const name of ['one', 'two', 'three']) await expectStarted(name);
     await world.sh('minirun run -d --rm --name gone --network small busybox sleep 100000');
     expect(Object.values(await inFact()).toSorted()).toEqual(pool);
     await simulateReboot(world);

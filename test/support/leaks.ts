@@ -88,6 +88,19 @@ export async function expectNoLeak(
   }
 }
 
+/** What there is once the kernel has removed the links of namespaces that are gone: it takes its time under load. */
+export async function settledSnapshot(world: { snapshot: () => Promise<Snapshot> }): Promise<Snapshot> {
+  const deadline = Date.now() + 15_000;
+  for (let before = await world.snapshot(); ; before = await world.snapshot()) {
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    const same = await expectNoLeak(before, world, { timeout: 0 }).then(
+      () => true,
+      () => false,
+    );
+    if (same || Date.now() > deadline) return before;
+  }
+}
+
 interface Link {
   ifname: string;
   master?: string;
