@@ -162,7 +162,7 @@ describe.skipIf(skipOrFail(missingWorld()))('crash safety of networks', () => {
       await using world = await createWorld();
       const witness = await Witness.start(world);
       await warmUp(world);
-      const clean = await settled(world);
+      const clean = await settledSnapshot(world);
       const counts: string[] = [];
       for (const subject of networkSubjects) {
         const count = await iterate(world, subject, mode, clean, witness);
