@@ -82,7 +82,7 @@ describe.each(variants)('with $name', ({ build }) => {
   });
 
   test('does not bring the folder back of a container that was refused and deleted before it got its turn', () => {
-    const [shell = '', ...args] = [...build().argv.slice(0, 6), 'true', stateRoot(), 'sh', '-c', ':'];
+    const [shell, ...args] = [...build().argv.slice(0, 6), 'true', stateRoot(), 'sh', '-c', ':'];
     expect(spawnSync(shell, args, { encoding: 'utf8', timeout: 10_000 }).error).toBeUndefined();
     expect(fs.existsSync(containerFiles(id).directory)).toBe(false);
   });
