@@ -13,7 +13,7 @@ interface State {
   boot: string;
   init?: { pid: number; start: number };
   owner?: { pid: number; start: number };
-  endpoints: { address: string }[];
+  endpoints: { ipv4: { address: string } }[];
 }
 
 const readJson = <T>(file: string): T => JSON.parse(fs.readFileSync(file, 'utf8')) as T;
@@ -62,7 +62,7 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
     await world.sh('minirun ps -a > /dev/null; minirun rm -f victim > /dev/null 2>&1');
     await expectNoLeak(clean, world);
     expect(JSON.stringify(stateOf(witness))).toBe(seen);
-    await world.sh(`busybox ping -c 1 -W 2 ${stateOf(witness).endpoints[0]?.address}`);
+    await world.sh(`busybox ping -c 1 -W 2 ${stateOf(witness).endpoints[0]?.ipv4.address}`);
   }
   let seen: string;
 
