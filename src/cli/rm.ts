@@ -39,9 +39,9 @@ export function registerRm(program: Command): void {
           },
           { parallel: 8 },
         );
-        // Nothing is to be left, not even a network that waits for a next container.
-        const { reconcile } = await import('../container/reconcile.ts');
-        await reconcile('all');
+        // Nothing is to be left, not even a network that waits for a next container. What fails the next command says.
+        const { endAbandonedNetworks } = await import('../container/reconcile.ts');
+        await endAbandonedNetworks('all').catch(() => {});
       },
     );
 }

@@ -52,19 +52,23 @@ export async function reconcile(lingering: Lingering = 'spared'): Promise<string
     if (state === undefined || isSettled(state)) continue;
     await attempt(() => reclaim(id));
   }
-  await attempt(() => sweepLinks((id) => fs.existsSync(containerFiles(id).directory)));
   if (listNetworks().some((network) => 'transient' in network)) {
     const { finishInterruptedChanges } = await import('../network/manage.ts');
     await attempt(finishInterruptedChanges);
   }
-  await attempt(async () => {
-    const departure = await claimAbandoned(lingering, (id) => fs.existsSync(containerFiles(id).directory));
-    if (departure.goingDown.length === 0) return;
-    const errors = await tearDown(departure);
-    if (errors.length > 0) throw new MinirunErrors('cannot take all of an idle network down', errors);
-  });
+  await attempt(() => endAbandonedNetworks(lingering));
   if (lingering === 'due') await attempt(() => lingerNetworks(notYetDue(), lingerArgv()));
   return problems;
+}
+
+/** Takes down networks that are idle, or that a killed process has left half up or half down, and links of nobody. */
+export async function endAbandonedNetworks(lingering: Lingering): Promise<void> {
+  const exists = (id: string) => fs.existsSync(containerFiles(id).directory);
+  await sweepLinks(exists);
+  const departure = await claimAbandoned(lingering, exists);
+  if (departure.goingDown.length === 0) return;
+  const errors = await tearDown(departure);
+  if (errors.length > 0) throw new MinirunErrors('cannot take all of an idle network down', errors);
 }
 
 /** Goes on with a deletion that was cut short, unless its process is still at it. */

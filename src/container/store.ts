@@ -17,7 +17,8 @@ export interface Container {
 /** Files and folders of one container. */
 export const containerFiles = (id: string) => {
   const directory = paths.container(id);
-  const file = (name: string) => path.join(directory, name);
+  // Not path.join: commands that look at every container call this for each.
+  const file = (name: string) => `${directory}/${name}`;
   return {
     directory,
     definition: file('definition.json'),

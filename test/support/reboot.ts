@@ -3,7 +3,7 @@ import path from 'node:path';
 import type { World } from './world.ts';
 
 /**
- * What a reboot does to the host of a world: every process ends, interfaces, namespaces and rules are gone, and what
+ * What a reboot does to the host of a world: every process ends, interfaces, namespaces, rules and what is in /run are gone, and what
  * minirun has on file is of another boot.
  */
 export async function simulateReboot(world: World): Promise<void> {
@@ -12,6 +12,7 @@ export async function simulateReboot(world: World): Promise<void> {
     [ "$(readlink /proc/1/exe)" != "$(readlink /proc/$$/exe)" ] && [ "$(cat /proc/1/comm)" = sleep ]
     kill -KILL -1
     for name in $(ls /run/netns); do ip netns del $name; done
+    [ ! -d /run/minirun ] || find /run/minirun -mindepth 1 -delete
     for bridge in $(ls -d /sys/class/net/*/bridge 2> /dev/null); do ip link del $(basename $(dirname $bridge)); done
     for iptables in iptables ip6tables; do $iptables -F; $iptables -t nat -F; $iptables -X; $iptables -t nat -X; done
     echo 0 > /proc/sys/net/ipv4/ip_forward
