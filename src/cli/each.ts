@@ -26,8 +26,12 @@ export async function forEach(
   await Promise.all(Array.from({ length: parallel }, worker));
 }
 
-/** Takes back what killed processes have left, as every command does first. */
-export async function reconcileFirst(): Promise<void> {
+/**
+ * Takes back what killed processes have left, as every command does first.
+ *
+ * @param looksAt `index` for commands that come by the hundred
+ */
+export async function reconcileFirst(looksAt: 'states' | 'index' = 'states'): Promise<void> {
   const { reconcile } = await import('../container/reconcile.ts');
-  for (const problem of await reconcile()) process.stderr.write(`minirun: warning: ${problem}\n`);
+  for (const problem of await reconcile('spared', looksAt)) process.stderr.write(`minirun: warning: ${problem}\n`);
 }

@@ -21,7 +21,7 @@ export function registerRm(program: Command): void {
             { code: 125 },
           );
         }
-        await reconcileFirst();
+        await reconcileFirst('index');
         const { findId, listContainers } = await import('../container/store.ts');
         const wanted = options.all === true ? listContainers().map((container) => container.definition.name) : names;
         if (options.explain === true) {

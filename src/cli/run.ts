@@ -90,7 +90,7 @@ export function registerRun(program: Command): void {
         refuse('-t with -i needs a terminal', 'standard input is none', 'Leave -t out, or run it from a terminal');
       }
       await failAs125(async () => {
-        await reconcileFirst();
+        await reconcileFirst('index');
         const { draftContainer } = await import('../container/create.ts');
         const draft = await draftContainer(request);
         if (options.explain === true) {
@@ -118,7 +118,7 @@ export function registerCreate(program: Command): void {
     .action(async (image: string | undefined, command: string[], options: Options) => {
       const request = toRequest(image, command, options);
       await failAs125(async () => {
-        await reconcileFirst();
+        await reconcileFirst('index');
         const { draftContainer, writeContainer } = await import('../container/create.ts');
         const draft = await draftContainer(request);
         const forget = await writeCidfile(options.cidfile as string | undefined, draft.definition.id);

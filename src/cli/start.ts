@@ -10,7 +10,7 @@ export function registerStart(program: Command): void {
     .option('-a, --attach', 'stay with it: pass its output on and return its exit code')
     .option('-i, --interactive', 'attach its standard input too')
     .action(async (names: string[], options: { attach?: boolean; interactive?: boolean }) => {
-      await reconcileFirst();
+      await reconcileFirst('index');
       const { startDetached, startForeground } = await import('../container/run.ts');
       const { requireContainer } = await import('../container/store.ts');
       const attach = options.attach === true || options.interactive === true;

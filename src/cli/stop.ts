@@ -34,7 +34,7 @@ export function registerStop(program: Command): void {
   stopOptions(program.command('stop').summary('Stop running containers')).action(
     async (names: string[], options: StopOptions) => {
       const how = await parsed(options);
-      await reconcileFirst();
+      await reconcileFirst('index');
       const { stopContainer } = await import('../container/stop.ts');
       await forEach(names, (name) => stopContainer(name, how), { parallel: 8 });
     },
@@ -45,7 +45,7 @@ export function registerRestart(program: Command): void {
   stopOptions(program.command('restart').summary('Stop and start containers')).action(
     async (names: string[], options: StopOptions) => {
       const how = await parsed(options);
-      await reconcileFirst();
+      await reconcileFirst('index');
       const { stopContainer } = await import('../container/stop.ts');
       const { startDetached } = await import('../container/run.ts');
       const { requireContainer } = await import('../container/store.ts');
@@ -67,7 +67,7 @@ export function registerKill(program: Command): void {
     .action(async (names: string[], options: { signal: string }) => {
       const { parseSignal } = await import('../container/options.ts');
       const signal = parseSignal(options.signal);
-      await reconcileFirst();
+      await reconcileFirst('index');
       const { killContainer } = await import('../container/stop.ts');
       await forEach(names, (name) => killContainer(name, signal), { parallel: 8 });
     });

@@ -44,6 +44,7 @@ import type { OciMount, OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
 import { warningAboutNames } from './names.ts';
 import { hasOwnNetwork } from './networking.ts';
+import { noteOwner } from './owners.ts';
 import { openFilesHardLimit } from './start.ts';
 import { containerFiles, findId, namePattern, reserveName, writeState } from './store.ts';
 import { readTextFile } from './text-file.ts';
@@ -274,6 +275,7 @@ export async function writeContainer({ definition, spec }: Draft, unborn: boolea
     writeJson(path.join(making, 'definition.json'), definition);
     writeJson(path.join(making, 'config.json'), spec);
     writeJson(path.join(making, 'state.json'), state, { durable: false });
+    noteOwner(id, state);
     faultPoint('create.written');
     fs.renameSync(making, containerFiles(id).directory);
     faultPoint('create.listed');

@@ -13,6 +13,7 @@ import { endCaptures } from './captures.ts';
 import type { ContainerState, Status } from './definition.ts';
 import { keepPeersInHosts } from './names.ts';
 import { attachmentsOf } from './networking.ts';
+import { forgetOwner } from './owners.ts';
 import {
   type Container,
   containerFiles,
@@ -221,6 +222,7 @@ export function deleteContainer(id: string): void {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
+  forgetOwner(id, container?.state);
   faultPoint('delete.moved');
   removeTree(trash);
   faultPoint('delete.done');

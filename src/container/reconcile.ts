@@ -12,17 +12,22 @@ import { paths, stateRoot } from '../state/paths.ts';
 import type { ContainerState, Definition } from './definition.ts';
 import { lingerArgv } from './argv.ts';
 import { finish } from './finish.ts';
+import { beginIndex, suspects } from './owners.ts';
 import { containerFiles, containerIds, isSettled, readContainer, readState } from './store.ts';
 import { sweepVolumes } from './volumes.ts';
 
 /**
  * Takes back what processes that were killed have left: containers whose owner is dead, addresses, networks,
- * folders. Runs at the start of commands; with nothing to do it reads one small file per container and spawns nothing.
+ * folders. Runs at the start of commands; with nothing to do it spawns nothing.
  *
+ * @param looksAt every container's state, or the index of owners: one list instead of a file for each container
  * @param lingering what becomes of networks that are only kept up for a next container
  * @returns what could not be reclaimed, as messages
  */
-export async function reconcile(lingering: Lingering = 'spared'): Promise<string[]> {
+export async function reconcile(
+  lingering: Lingering = 'spared',
+  looksAt: 'states' | 'index' = 'states',
+): Promise<string[]> {
   const problems: string[] = [];
   const attempt = async (work: () => Promise<unknown>) => {
     try {
@@ -47,11 +52,7 @@ export async function reconcile(lingering: Lingering = 'spared'): Promise<string
     const { finishInterruptedRenames } = await import('./rename.ts');
     await attempt(finishInterruptedRenames);
   }
-  for (const id of ids) {
-    const state = readState(id);
-    if (state === undefined || isSettled(state)) continue;
-    await attempt(() => reclaim(id));
-  }
+  for (const id of unsettled(ids, looksAt)) await attempt(() => reclaim(id));
   if (listNetworks().some((network) => 'transient' in network)) {
     const { finishInterruptedChanges } = await import('../network/manage.ts');
     await attempt(finishInterruptedChanges);
@@ -59,6 +60,18 @@ export async function reconcile(lingering: Lingering = 'spared'): Promise<string
   await attempt(() => endAbandonedNetworks(lingering));
   if (lingering === 'due') await attempt(() => lingerNetworks(notYetDue(), lingerArgv()));
   return problems;
+}
+
+/** The containers that nobody answers for. */
+function unsettled(ids: readonly string[], looksAt: 'states' | 'index'): string[] {
+  const suspected = suspects();
+  const states = new Map<string, ContainerState>();
+  for (const id of looksAt === 'index' ? (suspected ?? ids) : ids) {
+    const state = readState(id);
+    if (state !== undefined) states.set(id, state);
+  }
+  if (suspected === undefined) beginIndex(states);
+  return [...states].flatMap(([id, state]) => (isSettled(state) ? [] : [id]));
 }
 
 /** Takes down networks that are idle, or that a killed process has left half up or half down, and links of nobody. */

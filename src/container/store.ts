@@ -7,6 +7,7 @@ import { readJson, writeJson } from '../state/json.ts';
 import { paths } from '../state/paths.ts';
 import type { ContainerState, Definition } from './definition.ts';
 import type { OciSpec } from './oci.ts';
+import { forgetOwner, noteOwner } from './owners.ts';
 
 /** A container as the files say. */
 export interface Container {
@@ -62,7 +63,10 @@ export function readState(id: string): ContainerState | undefined {
 
 /** Writes a state. Not durable: it names processes and namespaces, which end with the power anyway. */
 export function writeState(id: string, state: ContainerState): void {
+  const before = readState(id);
+  noteOwner(id, state);
   writeJson(containerFiles(id).state, state, { durable: false });
+  forgetOwner(id, before, state);
 }
 
 /** Every container, the newest first, as docker lists them. */

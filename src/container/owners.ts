@@ -1,0 +1,67 @@
+import fs from 'node:fs';
+import { bootId, isAlive } from '../host/process.ts';
+import { readJson } from '../state/json.ts';
+import { paths } from '../state/paths.ts';
+import type { ContainerState } from './definition.ts';
+
+/**
+ * An index of the owners of containers: empty files named `ID.PID.START`, one for each container that is not at rest. With it,
+ * looking whether somebody has died takes a list of one directory instead of a file for each container. It is a hint,
+ * never the truth: an entry is made before the state that it is about is written, and removed after that of the next, so
+ * that a killed process leaves one too many and never one too few.
+ */
+function entryOf(id: string, { status, owner }: ContainerState): string | undefined {
+  if (status === 'created' || status === 'exited' || owner === undefined) return undefined;
+  return `${id}.${owner.pid}.${owner.start}`;
+}
+
+/** To be called before a state is written, or a container listed. */
+export function noteOwner(id: string, state: ContainerState): void {
+  const entry = entryOf(id, state);
+  if (entry !== undefined) fs.writeFileSync(paths.owner(entry), '');
+}
+
+/** To be called when `before` is not the container's state any more. */
+export function forgetOwner(id: string, before: ContainerState | undefined, now?: ContainerState): void {
+  const entry = before === undefined ? undefined : entryOf(id, before);
+  if (entry !== undefined && (now === undefined || entry !== entryOf(id, now)))
+    fs.rmSync(paths.owner(entry), { force: true });
+}
+
+/** So many processes are looked at one by one; of more, only whether there is one with that pid. */
+const preciseUpTo = 64;
+
+/**
+ * The containers whose owner may have died, by the index. Beyond some number a process that has got a dead owner's pid
+ * passes for it, until a command comes that looks at every state.
+ *
+ * @returns undefined when the index is not of this boot: then all have to be looked at, and `beginIndex` called
+ */
+export function suspects(): string[] | undefined {
+  const entries = fs.readdirSync(paths.owners());
+  if (!entries.includes(bootMark())) return undefined;
+  const found = entries.flatMap((entry) => {
+    const [id, pid, start] = entry.split('.');
+    return start === undefined ? [] : [{ entry, id: id as string, pid: Number(pid), start: Number(start) }];
+  });
+  const running = found.length > preciseUpTo ? new Set(fs.readdirSync('/proc')) : undefined;
+  const dead = found.filter((each) => (running === undefined ? !isAlive(each) : !running.has(String(each.pid))));
+  for (const { id, entry } of dead) {
+    // Left by a process that was killed: the state has got on, or the container is gone.
+    const state = readJson<ContainerState>(`${paths.container(id)}/state.json`);
+    if (state === undefined || entryOf(id, state) !== entry) fs.rmSync(paths.owner(entry), { force: true });
+  }
+  return [...new Set(dead.map(({ id }) => id))];
+}
+
+/** Makes an index of these states, in place of that of another boot or none. */
+export function beginIndex(states: ReadonlyMap<string, ContainerState>): void {
+  for (const entry of fs.readdirSync(paths.owners()))
+    if (entry.startsWith('boot-')) fs.rmSync(paths.owner(entry), { force: true });
+  for (const [id, state] of states) noteOwner(id, state);
+  fs.writeFileSync(paths.owner(bootMark()), '');
+}
+
+function bootMark(): string {
+  return `boot-${bootId()}`;
+}
