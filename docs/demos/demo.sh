@@ -48,12 +48,12 @@ second_terminal() {
   cat second-terminal
 }
 
-# until_true SCRIPT: waits until it succeeds, 10 seconds at most.
+# until_true SCRIPT: waits until it succeeds, 20 seconds at most.
 until_true() {
   tries=0
   until eval "$1" >/dev/null 2>&1; do
     tries=$((tries + 1))
-    [ $tries -lt 200 ] || { echo "never came true: $1" >&2; return 1; }
+    [ $tries -lt 400 ] || { echo "never came true: $1" >&2; return 1; }
     sleep 0.05
   done
 }

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { missingWorld, skipOrFail } from '../support/skip.ts';
-import { masked } from '../support/transcript.ts';
+import { expectTranscript } from '../support/transcript.ts';
 import { createWorld, expectNoLeak, internetAddress, minirun, type Snapshot, type World } from '../support/world.ts';
 
 const directory = path.join(import.meta.dir, '../../docs/demos');
@@ -151,10 +151,7 @@ describe.skipIf(skipOrFail(missingWorld()))('the demos', () => {
       const result = await world.host.run(demo(name));
       expect(result).toMatchObject({ code: 0, stderr: '' });
       await expectNoLeak(before, world);
-      const expected = fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : '';
-      if (process.env.MINIRUN_UPDATE === '1' && masked(expected) !== masked(result.stdout))
-        fs.writeFileSync(file, result.stdout);
-      else expect(masked(result.stdout)).toBe(masked(expected));
+      expectTranscript(file, result.stdout);
       for (const seen of observations[name.slice(0, 3)] ?? []) {
         if (typeof seen === 'function') seen(result.stdout);
         else if (typeof seen === 'string') expect(result.stdout).toContain(seen);

@@ -1,8 +1,17 @@
+import { expect } from 'bun:test';
+import fs from 'node:fs';
+
 /**
- * What a demo printed, without what differs from run to run and from machine to machine. The outputs beside the demos are
- * real ones; they and a new one are compared after this.
+ * Compares what was printed with a file of the documentation, which holds a real output, but for what differs from run to
+ * run and from machine to machine. With MINIRUN_UPDATE=1 a file that differs is written anew.
  */
-export function masked(output: string): string {
+export function expectTranscript(file: string, printed: string): void {
+  const expected = fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : '';
+  if (process.env.MINIRUN_UPDATE === '1' && masked(printed) !== masked(expected)) fs.writeFileSync(file, printed);
+  else expect(masked(printed)).toBe(masked(expected));
+}
+
+function masked(output: string): string {
   return masks.reduce((text, [pattern, replacement]) => text.replace(pattern, replacement), output.trim());
 }
 
