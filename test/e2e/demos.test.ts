@@ -2,11 +2,15 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
+import { explainedNetwork } from '../support/explained.ts';
 import { missingWorld, skipOrFail } from '../support/skip.ts';
 import { expectTranscript } from '../support/transcript.ts';
 import { createWorld, expectNoLeak, internetAddress, minirun, type Snapshot, type World } from '../support/world.ts';
 
 const directory = path.join(import.meta.dir, '../../docs/demos');
+/** What the demos do to the network, as scripts. */
+const scriptDirectory = path.join(import.meta.dir, '../../docs/explain');
+const explaining = path.join(import.meta.dir, '../support/explaining-minirun.sh');
 const scripts = fs
   .readdirSync(directory)
   .filter((name) => /^S\d\d-.*\.sh$/.test(name))
@@ -112,7 +116,15 @@ const observations: Record<string, readonly (string | RegExp | ((output: string)
     /cat \/proc\/1\/comm\nsleep\n/,
     /uid_map\n +0 +0 +4294967295\n/,
   ],
-  S17: ['ip netns add net0', /try\.sh\nexit code 0\n/, /cat left\nlo .*\n\n/, /diff by-hand really\n$/],
+  S17: ['ip netns add net0', /try\.sh\nexit code 0\nexit code 0\n/, /cat left\nlo .*\n\n/, /diff by-hand really\n$/],
+};
+
+/** What the scripts must have built, for some of them. */
+const checks: Record<string, string> = {
+  S02: 'ip netns exec ns1 ping -q -c 1 -W 5 10.0.2.1',
+  S06: 'traceroute -n -m 5 10.9.9.10 | grep "2  10.9.9.10"',
+  S09: 'ip netns exec ns-1 ping -q -c 1 -W 5 10.0.0.20',
+  S13: 'ip netns exec net0 ping -q -c 1 -W 5 172.18.0.20; ip netns exec net1 ping -q -c 1 -W 5 172.18.0.1',
 };
 
 describe.skipIf(skipOrFail(missingWorld()))('the demos', () => {
@@ -148,15 +160,37 @@ describe.skipIf(skipOrFail(missingWorld()))('the demos', () => {
 
     test(`${name} prints what is expected, and leaves nothing behind`, async () => {
       expect(code.filter((line) => !/^\s*(#|$)/.test(line)).length).toBeLessThanOrEqual(25);
-      const result = await world.host.run(demo(name));
-      expect(result).toMatchObject({ code: 0, stderr: '' });
+      const explained = path.join(world.directory, name);
+      fs.mkdirSync(explained);
+      const result = await world.host.run(demo(name), {
+        env: { MINIRUN: explaining, REAL_MINIRUN: minirun, EXPLAIN_DIR: explained },
+      });
+      expect({ code: result.code, errors: result.stderr }, result.stdout).toEqual({ code: 0, errors: '' });
       await expectNoLeak(before, world);
       expectTranscript(file, result.stdout);
+      expectTranscript(path.join(scriptDirectory, name), explainedNetwork(name.slice(0, -3), explained));
       for (const seen of observations[name.slice(0, 3)] ?? []) {
         if (typeof seen === 'function') seen(result.stdout);
         else if (typeof seen === 'string') expect(result.stdout).toContain(seen);
         else expect(result.stdout).toMatch(seen);
       }
+    });
+  }
+
+  for (const name of scripts) {
+    test(`explain/${name} builds it in an empty namespace, and takes it away`, async () => {
+      const script = path.join(scriptDirectory, name);
+      const printed = await world.sh(`unshare --net --mount --fork sh -euc '
+        mount -t tmpfs tmpfs /run; mkdir /run/netns; mount -t sysfs sysfs /sys
+        ip link set lo up
+        # What S7 moves.
+        ip link add enp3s1f0 type veth peer name lan
+        sh ${script} add
+        ${checks[name.slice(0, 3)] ?? ''}
+        sh ${script} delete; sh ${script} delete
+        ip link del enp3s1f0
+        echo left: $(ip -o link | cut -d : -f 2) $(ip netns list) $(iptables-save | grep -e -A)'`);
+      expect(printed).toEndWith('left: lo\n');
     });
   }
 

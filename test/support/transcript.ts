@@ -19,7 +19,7 @@ function masked(output: string): string {
 const masks: readonly [RegExp, string][] = [
   // Ids, whole and short (the hostname of a container).
   [/\b[0-9a-f]{64}\b/g, 'ID'],
-  [/\b(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{12}\b/g, 'SHORT-ID'],
+  [/\b[0-9a-f]{12}\b/g, 'SHORT-ID'],
   [/\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b/g, 'MAC'],
   // Indices of interfaces, and of their peers in other namespaces.
   [/^\d+: /gm, 'N: '],
