@@ -10,6 +10,7 @@ show minirun addr ns1
 
 title "A cable between them"
 show minirun link add ns1:veth0 ns2:veth1 --addr 10.0.1.1/24 --peer-addr 10.0.2.1/24
+show minirun network graph
 show ip -n ns1 -4 -brief addr
 show ip -n ns2 -4 -brief addr
 

@@ -15,6 +15,7 @@ show minirun link add foo:eth1 bar:eth0 --addr 10.9.9.9/30 --peer-addr 10.9.9.10
 title "bar sends everything to foo; the host learns that foo leads to bar"
 show minirun route add bar default via 10.9.9.9
 show minirun route add host 10.9.9.8/30 via 10.13.37.2
+show minirun network graph
 
 title "From the host, two hops"
 show traceroute -n 10.9.9.10

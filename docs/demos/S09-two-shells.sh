@@ -19,6 +19,7 @@ title "Meanwhile in the first"
 second_terminal
 
 title "Nothing is left: no namespace, no interface"
-show minirun rm -f ns-1 ns-2
+show minirun rm -f ns-1
+show minirun rm -f ns-2
 show ip netns list
 show ip link show veth-1 || echo "(exit code $?)"

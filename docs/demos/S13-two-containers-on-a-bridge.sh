@@ -6,6 +6,7 @@ uses net net0 net1
 show minirun network create --subnet 172.16.0.0/12 --gateway 172.18.0.1 --opt bridge=br0 net
 show minirun run -d --name net0 --network net --ip 172.18.0.10 nettools sleep infinity
 show minirun run -d --name net1 --network net --ip 172.18.0.20 nettools sleep infinity
+show minirun network graph
 show ip -4 -brief addr show br0
 show ip -brief link show master br0
 show ip -n net0 route

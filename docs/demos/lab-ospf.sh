@@ -31,6 +31,7 @@ show minirun link add r1:lan pc1:eth0 --addr 10.0.1.1/24 --peer-addr 10.0.1.10/2
 show minirun link add r3:lan pc3:eth0 --addr 10.0.3.1/24 --peer-addr 10.0.3.10/24
 show minirun route add pc1 default via 10.0.1.1
 show minirun route add pc3 default via 10.0.3.1
+show minirun network graph
 
 title "Some seconds later r1 has learnt where pc3 is"
 until_true 'ip -n r1 route get 10.0.3.10 | grep "dev eth2" && ip -n r3 route get 10.0.1.10 | grep "dev eth2"'

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import path from 'node:path';
 import { missingTool, missingWorld, skipOrFail } from '../support/skip.ts';
-import { expectTranscript } from '../support/transcript.ts';
+import { expectTranscript, inLab } from '../support/transcript.ts';
 import { createWorld, expectNoLeak, type Snapshot, type World } from '../support/world.ts';
 
 const directory = path.join(import.meta.dir, '../../docs/demos');
@@ -20,7 +20,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? missingTool('bird', 'nginx')))('lab
   afterAll(async () => world.destroy());
 
   const lab = async (name: string) => {
-    const result = await world.host.run(['sh', path.join(directory, `${name}.sh`)], { timeout: 50_000 });
+    const result = await world.host.run(inLab(['sh', path.join(directory, `${name}.sh`)]), { timeout: 50_000 });
     expect({ code: result.code, errors: result.stderr }, result.stdout).toEqual({ code: 0, errors: '' });
     await expectNoLeak(before, world);
     expectTranscript(path.join(directory, `${name}.out`), result.stdout);

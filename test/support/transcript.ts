@@ -11,6 +11,11 @@ export function expectTranscript(file: string, printed: string): void {
   else expect(masked(printed)).toBe(masked(expected));
 }
 
+/** The command, on a host that is called lab: pictures show the name. */
+export function inLab(command: readonly string[]): string[] {
+  return ['unshare', '--uts', 'sh', '-euc', 'hostname lab; exec "$@"', 'lab', ...command];
+}
+
 function masked(output: string): string {
   return masks.reduce((text, [pattern, replacement]) => text.replace(pattern, replacement), output.trim());
 }
