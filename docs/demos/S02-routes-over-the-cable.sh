@@ -17,7 +17,7 @@ show minirun route add ns2 10.0.1.0/24 dev veth1
 title "Now the kernel names the interface and the address that it sends from"
 show ip -n ns1 route get 10.0.2.1
 show ip -n ns2 route get 10.0.1.1
-show minirun route ls ns1 --format "table {{.Destination}}\t{{.Interface}}\t{{.Source}}\t{{.Protocol}}"
+show ip -n ns1 route
 
 title "Ping in both directions"
 show minirun exec ns1 ping -c 3 -i 0.1 10.0.2.1

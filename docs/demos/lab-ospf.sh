@@ -3,6 +3,8 @@
 # each other by OSPF what they reach. A cable is cut, and they find another way.
 . "$(dirname "$0")/demo.sh"
 uses pc1 r1 r2 r3 pc3
+# The picture is a wide one.
+export COLUMNS=150
 command -v bird >/dev/null || { echo 'bird is missing: apt-get install bird2' >&2; exit 1; }
 
 title "Three routers. Their programs are this machine's: its /usr, read-only"

@@ -16,7 +16,8 @@ export function inLab(command: readonly string[]): string[] {
   return ['unshare', '--uts', 'sh', '-euc', 'hostname lab; exec "$@"', 'lab', ...command];
 }
 
-function masked(output: string): string {
+/** A text without what differs from run to run. */
+export function masked(output: string): string {
   return masks.reduce((text, [pattern, replacement]) => text.replace(pattern, replacement), output.trim());
 }
 
