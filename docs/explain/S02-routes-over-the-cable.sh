@@ -35,7 +35,7 @@ add() {
 
   # === minirun link add ns1:veth0 ns2:veth1 --addr 10.0.1.1/24 --peer-addr 10.0.2.1/24
 
-  # A veth pair is a cable with two plugs: veth0 is born on ns1, veth1 on ns2. Deleting one end
+  # A veth pair is a cable with two plugs: veth0 is born in ns1, veth1 in ns2. Deleting one end
   # deletes the other.
   ip link add name veth0 netns ns1 type veth peer name veth1 netns ns2
 

@@ -124,7 +124,7 @@ add() {
 
   # === minirun link add foo:eth1 bar:eth0 --addr 10.9.9.9/30 --peer-addr 10.9.9.10/30
 
-  # A veth pair is a cable with two plugs: eth1 is born on foo, eth0 on bar. Deleting one end
+  # A veth pair is a cable with two plugs: eth1 is born in foo, eth0 in bar. Deleting one end
   # deletes the other.
   ip link add name eth1 netns foo type veth peer name eth0 netns bar
 

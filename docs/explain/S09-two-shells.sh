@@ -35,7 +35,7 @@ add() {
 
   # === minirun link add ns-1:veth-1 ns-2:veth-2 --addr 10.0.0.10/16 --peer-addr 10.0.0.20/16
 
-  # A veth pair is a cable with two plugs: veth-1 is born on ns-1, veth-2 on ns-2. Deleting one end
+  # A veth pair is a cable with two plugs: veth-1 is born in ns-1, veth-2 in ns-2. Deleting one end
   # deletes the other.
   ip link add name veth-1 netns ns-1 type veth peer name veth-2 netns ns-2
 

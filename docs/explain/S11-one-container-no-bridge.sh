@@ -22,7 +22,7 @@ add() {
 
   # === minirun link add host:veth0 net0:ceth0 --addr 172.18.0.10/12 --peer-addr 172.18.0.20/12
 
-  # A veth pair is a cable with two plugs: veth0 is born on the host, ceth0 on net0. Deleting one
+  # A veth pair is a cable with two plugs: veth0 is born on the host, ceth0 in net0. Deleting one
   # end deletes the other.
   ip link add name veth0 type veth peer name ceth0 netns net0
 

@@ -35,7 +35,7 @@ add() {
 
   # === minirun link add host:veth0 net0:ceth0 --addr 172.18.0.100/12 --peer-addr 172.18.0.10/12
 
-  # A veth pair is a cable with two plugs: veth0 is born on the host, ceth0 on net0. Deleting one
+  # A veth pair is a cable with two plugs: veth0 is born on the host, ceth0 in net0. Deleting one
   # end deletes the other.
   ip link add name veth0 type veth peer name ceth0 netns net0
 
@@ -58,7 +58,7 @@ add() {
 
   # === minirun link add --force host:veth1 net1:ceth1 --addr 172.18.0.101/12 --peer-addr 172.18.0.20/12
 
-  # A veth pair is a cable with two plugs: veth1 is born on the host, ceth1 on net1. Deleting one
+  # A veth pair is a cable with two plugs: veth1 is born on the host, ceth1 in net1. Deleting one
   # end deletes the other.
   ip link add name veth1 type veth peer name ceth1 netns net1
 
