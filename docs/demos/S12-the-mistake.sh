@@ -19,4 +19,5 @@ show minirun exec net1 ping -c 1 -W 1 172.18.0.100 || echo "(exit code $?)"
 title "Why: two routes to the same subnet. The kernel takes the first, also for net1, which is behind the second"
 show ip route show 172.16.0.0/12
 show ip route get 172.18.0.20
-show minirun trace host net1 || echo "(exit code $?)"
+typed minirun trace host net1 '>hops'
+minirun trace host net1 2>&1 >hops || echo "(exit code $?)"

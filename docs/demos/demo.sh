@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What the demos have in common; each of them begins with: . "$(dirname "$0")/demo.sh"
 set -eu
 
