@@ -259,11 +259,11 @@ function markOf(ifname: string): string {
 export function planLink(link: Link, nameOf: (id: string) => string, ipv6: boolean, phys?: PhysFacts): Step[] {
   if (link.kind === 'phys') return planPhys(link, phys as PhysFacts, nameOf);
   const [a, b] = link.ends;
-  const where = ({ container }: LinkEnd) => (container === undefined ? 'the host' : nameOf(container));
+  const where = ({ container }: LinkEnd) => (container === undefined ? 'on the host' : `in ${nameOf(container)}`);
   return [
     {
       id: 'link.pair',
-      why: `A veth pair is a cable with two plugs: ${a.ifname} is born on ${where(a)}, ${b.ifname} on ${where(b)}. Deleting one end deletes the other.`,
+      why: `A veth pair is a cable with two plugs: ${a.ifname} is born ${where(a)}, ${b.ifname} ${where(b)}. Deleting one end deletes the other.`,
       apply: [ip('link', 'add', 'name', ...plug(a, link.mtu), 'type', 'veth', 'peer', 'name', ...plug(b, link.mtu))],
       undo: deletion(link),
     },

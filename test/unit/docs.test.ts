@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, test } from 'bun:test';
 import fs from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
+import { masked } from '../support/transcript.ts';
 
 // What the documents show has to exist: commands and their flags, links, files. Their output is not checked here.
 
@@ -146,4 +147,24 @@ describe.each(documents)('%s', (document) => {
     );
     expect(missing).toEqual([]);
   });
+});
+
+test('docs/networking.md shows what the demos print, and nothing else', () => {
+  const shown: string[] = [];
+  let isFenced = false;
+  for (const line of read('docs/networking.md').split('\n')) {
+    if (line.startsWith('```')) isFenced = !isFenced;
+    else if (isFenced) shown.push(line);
+    else if (isCode(line)) shown.push(line.slice(4));
+  }
+  const sources = ['docs/demos', 'docs/explain'].flatMap((directory) =>
+    fs.readdirSync(path.join(repository, directory)).map((name) => read(`${directory}/${name}`)),
+  );
+  const lines = (text: string) =>
+    masked(text)
+      .split('\n')
+      .map((line) => line.trim());
+  const known = new Set(sources.flatMap(lines));
+  expect(shown.length).toBeGreaterThan(100);
+  expect(lines(shown.join('\n')).filter((line) => !known.has(line))).toEqual([]);
 });
