@@ -70,11 +70,14 @@ describe('MTU', () => {
 });
 
 test('an interface is found by its whole name', () => {
-  pretend({ '/proc/self/net/dev': devices });
-  expect(interfaceExists('mr0a5a0002')).toBe(true);
   expect(interfaceExists('lo')).toBe(true);
-  expect(interfaceExists('minirun0')).toBe(false);
   expect(interfaceExists('o')).toBe(false);
+  expect(interfaceExists('..')).toBe(false);
+  pretend({ '/proc/self/net/dev': devices });
+  // The kernel has settings of these names, which are no interfaces.
+  expect(interfaceExists('all')).toBe(false);
+  pretend({ '/proc/self/net/dev': devices.replace('mr0a5a0002:', 'all:') });
+  expect(interfaceExists('all')).toBe(true);
 });
 
 test.each([
