@@ -44,7 +44,7 @@ import type { OciMount, OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
 import { warningAboutNames } from './names.ts';
 import { hasOwnNetwork } from './networking.ts';
-import { noteOwner } from './owners.ts';
+import { forgetOwner, noteOwner } from './owners.ts';
 import { openFilesHardLimit } from './start.ts';
 import { containerFiles, findId, namePattern, reserveName, writeState } from './store.ts';
 import { readTextFile } from './text-file.ts';
@@ -287,6 +287,7 @@ export async function writeContainer({ definition, spec }: Draft, unborn: boolea
   } catch (error) {
     removeTree(making);
     deleteContainer(id);
+    forgetOwner(id);
     throw error;
   }
 }

@@ -222,7 +222,7 @@ export function deleteContainer(id: string): void {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
-  forgetOwner(id, container?.state);
+  forgetOwner(id);
   faultPoint('delete.moved');
   removeTree(trash);
   faultPoint('delete.done');

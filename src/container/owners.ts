@@ -21,11 +21,21 @@ export function noteOwner(id: string, state: ContainerState): void {
   if (entry !== undefined) fs.writeFileSync(paths.owner(entry), '');
 }
 
-/** To be called when `before` is not the container's state any more. */
-export function forgetOwner(id: string, before: ContainerState | undefined, now?: ContainerState): void {
-  const entry = before === undefined ? undefined : entryOf(id, before);
-  if (entry !== undefined && (now === undefined || entry !== entryOf(id, now)))
-    fs.rmSync(paths.owner(entry), { force: true });
+/**
+ * To be called when `before` is not the container's state any more.
+ *
+ * @param now what it is; absent when the container is gone
+ */
+export function forgetOwner(id: string, before?: ContainerState, now?: ContainerState): void {
+  const entry = before && entryOf(id, before);
+  const right = now && entryOf(id, now);
+  if (right !== undefined) {
+    if (entry !== undefined && entry !== right) fs.rmSync(paths.owner(entry), { force: true });
+    return;
+  }
+  // At rest it has none, nor what a process has noted that was killed before it wrote its state.
+  for (const each of fs.readdirSync(paths.owners()))
+    if (each.startsWith(`${id}.`)) fs.rmSync(paths.owner(each), { force: true });
 }
 
 /** So many processes are looked at one by one; of more, only whether there is one with that pid. */

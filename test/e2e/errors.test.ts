@@ -30,7 +30,7 @@ const cases: Case[] = [
   ['address of the gateway', run('--ip', '10.90.0.1'), /gateway/, /another/],
   ['address of the network', run('--ip', '10.90.0.0'), /network address/, /another/],
   ['broadcast address', run('--ip', '10.90.255.255'), /broadcast/, /another/],
-  ['address taken', run('--ip', '10.90.7.7'), /10\.90\.7\.7: container [0-9a-f]{12} has it/, /another/],
+  ['address taken', run('--ip', '10.90.7.7'), /10\.90\.7\.7: container taken has it/, /another/],
   ['no address', run('--ip', 'nonsense'), /"nonsense"/, /10\.90/],
   [
     'an address without a network',

@@ -178,7 +178,7 @@ describe.skipIf(skipOrFail(missingWorld()))('image config', () => {
       image,
     ]);
     const ps = (...flags: string[]) => world.run(['ps', ...flags, '--format', '{{.Ports}}', '-f', 'name=ports']);
-    expect((await ps()).stdout).toBe('80/tcp, 443/tcp, 8000-8004/tcp, 53/udp\n');
+    expect((await ps()).stdout).toBe('80/tcp, 443/tcp, 53/udp, 8000-8004/tcp\n');
     expect(await inspect('ports', '.NetworkSettings.Ports')).toMatchObject({ '80/tcp': null, '53/udp': null });
     await world.run(['stop', '-t', '0', 'ports']);
     expect((await ps('-a')).stdout).toBe('\n');
