@@ -3,23 +3,33 @@ import { printable } from './output/printable.ts';
 
 /**
  * Does something to each of the containers that were named, at most `parallel` at once, and goes on after errors.
- * What succeeds is printed as it was named, each failure as a line, and one failure makes the exit code 1.
+ * What succeeds is printed as it was named and in that order, each failure as a line, and one failure makes the exit code 1.
  */
 export async function forEach(
   names: readonly string[],
   work: (name: string) => Promise<unknown>,
   { parallel = 1, print = true } = {},
 ): Promise<void> {
-  const waiting = [...names];
+  const waiting = [...names.entries()];
+  // Whoever is done first, what is printed comes in the order of the names.
+  const reports: (() => void)[] = [];
+  let printed = 0;
+  const report = (index: number, say: () => void) => {
+    reports[index] = say;
+    for (let next = reports[printed]; next !== undefined; next = reports[++printed]) next();
+  };
   const worker = async () => {
-    for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) {
+    for (let each = waiting.shift(); each !== undefined; each = waiting.shift()) {
+      const [index, name] = each;
       try {
         await work(name);
-        if (print) process.stdout.write(`${name}\n`);
+        report(index, () => {
+          if (print) process.stdout.write(`${name}\n`);
+        });
       } catch (error) {
         if (!(error instanceof MinirunError)) throw error;
-        process.stderr.write(`minirun: ${printable(messageOf(error))}\n`);
         process.exitCode = error.code ?? 1;
+        report(index, () => process.stderr.write(`minirun: ${printable(messageOf(error))}\n`));
       }
     }
   };

@@ -273,6 +273,8 @@ function registerRemove(network: Command): void {
     .option('-f, --force', 'names that do not exist are no error')
     .action(async (references: string[], { force }: { force?: boolean }) => {
       await recoverFirst();
+      // Leases of containers that were deleted by hand, or by a script of `rm --explain`, are in nobody's way.
+      await (await import('../container/reconcile.ts')).endAbandonedNetworks('all');
       const { findNetwork, removeNetwork, shownNetworks } = await import('../network/manage.ts');
       const { containerName } = await import('../container/networks.ts');
       const isThere = (reference: string) =>

@@ -14,8 +14,8 @@ import { type Attachment, defaultNetworkName } from '../network/definition.ts';
 import { hasIpv6 } from '../network/facts.ts';
 import type { PortRequest } from '../network/ports.ts';
 import { isOpenOutwards } from '../network/firewall.ts';
-import { parseAttachments } from '../network/options.ts';
-import { requireNetwork } from '../network/store.ts';
+import { canonicalNetwork, parseAttachments } from '../network/options.ts';
+import { listNetworks, readNetwork, requireNetwork } from '../network/store.ts';
 import { writeJson } from '../state/json.ts';
 import { settled } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
@@ -459,8 +459,7 @@ function checkNetworks(request: ContainerRequest): { network: string; attachment
   const given = request.network.length > 0 ? request.network : [defaultNetworkName];
   const alone = given.find((text) => text === 'none' || text === 'host' || text.startsWith('container:'));
   if (alone !== undefined) return { network: checkAlone(alone, given, request), attachments: [] };
-  const canonical = (name: string) => (name === 'default' || name === 'bridge' ? defaultNetworkName : name);
-  const attachments = parseAttachments({ ...request, network: given }, canonical);
+  const attachments = parseAttachments({ ...request, network: given }, networkNameOf);
   for (const { network, ip, ip6, aliases: _aliases } of attachments) {
     if (network === defaultNetworkName) continue;
     const { subnets } = requireNetwork(network);
@@ -478,6 +477,14 @@ function checkNetworks(request: ContainerRequest): { network: string; attachment
     }
   }
   return { network: (attachments[0] as Attachment).network, attachments };
+}
+
+/** The name of the network that a name, an id or the beginning of one stands for. */
+function networkNameOf(text: string): string {
+  const name = canonicalNetwork(text);
+  if (name === defaultNetworkName || !/^[0-9a-f]{4,64}$/.test(name) || readNetwork(name) !== undefined) return name;
+  const [found, ...others] = listNetworks().filter(({ id }) => id.startsWith(name));
+  return found === undefined || others.length > 0 ? name : found.name;
 }
 
 /** `none`, `host`, `container:NAME`, with which nothing else goes. */

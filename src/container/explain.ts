@@ -9,6 +9,7 @@ import { allocate } from '../network/ipam.ts';
 import { planConnection } from '../network/lifecycle.ts';
 import { isUp, newDefaultNetwork, readNetwork, requireNetwork } from '../network/store.ts';
 import { linksOf } from '../network/link-store.ts';
+import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Draft } from './create.ts';
@@ -48,7 +49,8 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
   ];
   return renderScript(
     `Container ${definition.name} from ${definition.image}: what "minirun run" does, as a person would type it. ` +
-      'minirun takes the steps of the first three parts while the process is starting and mounting, and lets it go on when all of them are done. The address is the next free one: minirun reserves it, the script cannot.',
+      'minirun takes the steps of the first three parts while the process is starting and mounting, and lets it go on when all of them are done.' +
+      (attached.length > 0 ? ' minirun reserves the address, the script cannot.' : ''),
     sections,
     variablesOf(definition),
   );
@@ -88,7 +90,7 @@ function attach(attachments: readonly Attachment[], id: string): (Place & { netw
     ifnames.push(ifname);
     return {
       network,
-      endpoint: endpointOf(network, allocate(draft, id, attachment), attachment, ifname, defaultMtu()),
+      endpoint: endpointOf(network, allocate(draft, id, attachment, nameOfContainer), attachment, ifname, defaultMtu()),
       bringUp: !isUp(network),
     };
   });
