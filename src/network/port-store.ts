@@ -6,7 +6,7 @@ import { readJson, writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
 import type { PublishedPort } from './definition.ts';
-import { canonicalAddress, isAnyAddress, isIpv6, type PortRequest, type Protocol } from './ports.ts';
+import { hostAddressOf, isAnyAddress, isIpv6, type PortRequest, type Protocol } from './ports.ts';
 
 /** `ports.json`: which container has which ports of the host. */
 interface Reservations {
@@ -266,7 +266,7 @@ function addressOfHex(hex: string): string {
   const groups = Array.from({ length: 8 }, (_, index) =>
     (((bytes[2 * index] ?? 0) << 8) | (bytes[2 * index + 1] ?? 0)).toString(16),
   );
-  return canonicalAddress(groups.join(':')) ?? '::';
+  return hostAddressOf(groups.join(':')) ?? '::';
 }
 
 /** The endpoints in /proc/net/sctp/eps: `ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS…`. */
@@ -279,7 +279,7 @@ export function parseSctpEndpoints(text: string): Listener[] {
       const port = Number(fields[5]);
       if (!(port > 0)) return [];
       return fields.slice(8).flatMap((word): Listener[] => {
-        const address = canonicalAddress(word);
+        const address = hostAddressOf(word);
         if (address === undefined) return [];
         return (address === '::' ? ['::', '0.0.0.0'] : [address]).map((each) => ({
           protocol: 'sctp',
@@ -321,6 +321,6 @@ export function checkHostIps(requests: readonly PortRequest[], own: readonly str
 function hostAddresses(): string[] {
   return Object.values(os.networkInterfaces())
     .flatMap((list) => list ?? [])
-    .flatMap(({ address }) => canonicalAddress(address.replace(/%.*/, '')) ?? [])
+    .flatMap(({ address }) => hostAddressOf(address.replace(/%.*/, '')) ?? [])
     .filter((address) => !address.startsWith('fe80:'));
 }

@@ -73,11 +73,11 @@ function parseHostIp(text: string): string | undefined | null {
   const bare = /^\[(.*)\]$/.exec(text)?.[1] ?? text;
   // A zone (fe80::1%eth0) is what no rule can name.
   if (bare.includes('%')) return null;
-  return canonicalAddress(bare) ?? null;
+  return hostAddressOf(bare) ?? null;
 }
 
 /** `0:0::1` → `::1`, `::ffff:10.0.0.1` → `10.0.0.1`; undefined for what is no address. */
-export function canonicalAddress(text: string): string | undefined {
+export function hostAddressOf(text: string): string | undefined {
   if (ipaddr.IPv4.isValidFourPartDecimal(text)) return text;
   if (!ipaddr.IPv6.isValid(text)) return undefined;
   const address = ipaddr.IPv6.parse(text);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { MinirunError } from '../../../src/errors.ts';
 import {
-  canonicalAddress,
+  hostAddressOf,
   joinHostPort,
   type PortRequest,
   parsePublish,
@@ -83,10 +83,10 @@ test('-P: every exposed port on a free one, but for those that -p has', () => {
 });
 
 test('addresses in one form', () => {
-  expect(canonicalAddress('0:0:0:0:0:0:0:1')).toBe('::1');
-  expect(canonicalAddress('::ffff:127.0.0.1')).toBe('127.0.0.1');
-  expect(canonicalAddress('10.0.0.1')).toBe('10.0.0.1');
-  expect(canonicalAddress('10.0.1')).toBeUndefined();
+  expect(hostAddressOf('0:0:0:0:0:0:0:1')).toBe('::1');
+  expect(hostAddressOf('::ffff:127.0.0.1')).toBe('127.0.0.1');
+  expect(hostAddressOf('10.0.0.1')).toBe('10.0.0.1');
+  expect(hostAddressOf('10.0.1')).toBeUndefined();
   expect(joinHostPort('::', 80)).toBe('[::]:80');
   expect(joinHostPort('0.0.0.0', 80)).toBe('0.0.0.0:80');
 });
