@@ -232,6 +232,7 @@ class Deadline {
   private failure: { reason: unknown } | undefined;
   /** Ends the step that is waited for now. */
   private end: ((reason: unknown) => void) | undefined;
+  private isOver = false;
   private readonly onAbort = () => this.expire(this.signal?.reason);
 
   constructor(private readonly signal?: AbortSignal) {
@@ -241,6 +242,8 @@ class Deadline {
 
   extend(milliseconds: number): void {
     clearTimeout(this.timer);
+    // A server may answer before the end of an upload is asked for: a timer of that moment would outlive the request.
+    if (this.isOver) return;
     const words = `no answer within ${milliseconds / 1000} seconds`;
     this.timer = setTimeout(
       () => this.expire(new NetworkFailure(words, milliseconds !== timeouts.connect)),
@@ -272,6 +275,7 @@ class Deadline {
   }
 
   clear(): void {
+    this.isOver = true;
     clearTimeout(this.timer);
     this.signal?.removeEventListener('abort', this.onAbort);
   }
