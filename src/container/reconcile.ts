@@ -40,13 +40,14 @@ export async function reconcile(
   sweepTemporaries(paths.networks());
   sweepTemporaries(paths.links());
   sweepTemporaries(stateRoot());
-  for (const entry of fs.readdirSync(paths.containers())) {
+  const entries = fs.readdirSync(paths.containers());
+  for (const entry of entries) {
     const folder = path.join(paths.containers(), entry);
     if (entry.endsWith('.removing')) await attempt(async () => sweepHalfDeleted(folder));
     else if (entry.startsWith('.new-') && !creatorIsAlive(entry)) await attempt(async () => removeTree(folder));
   }
   await attempt(async () => sweepVolumes());
-  const ids = containerIds();
+  const ids = containerIds(entries);
   // A rename that was cut short, or the remains of one, leaves more names than containers.
   if (fs.readdirSync(paths.names()).length !== ids.length) {
     const { finishInterruptedRenames } = await import('./rename.ts');
@@ -78,7 +79,7 @@ function unsettled(ids: readonly string[], looksAt: 'states' | 'index'): string[
 export async function endAbandonedNetworks(lingering: Lingering): Promise<void> {
   const exists = (id: string) => fs.existsSync(containerFiles(id).directory);
   await sweepLinks(exists);
-  const departure = await claimAbandoned(lingering, exists);
+  const departure = await claimAbandoned(lingering, () => containerIds());
   if (departure.goingDown.length === 0) return;
   const errors = await tearDown(departure);
   if (errors.length > 0) throw new MinirunErrors('cannot take all of an idle network down', errors);

@@ -44,9 +44,9 @@ const idPattern = /^[0-9a-f]{1,64}$/;
 /** What a container may be called: docker's rule. */
 export const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 
-/** The ids of all containers, in no order. */
-export function containerIds(): string[] {
-  return fs.readdirSync(paths.containers()).filter((entry) => /^[0-9a-f]{64}$/.test(entry));
+/** The ids of all containers, in no order. @param entries of their directory, where that has just been read */
+export function containerIds(entries: readonly string[] = fs.readdirSync(paths.containers())): string[] {
+  return entries.filter((entry) => /^[0-9a-f]{64}$/.test(entry));
 }
 
 /** The container with that id; undefined when it is gone or only half there. */

@@ -399,25 +399,31 @@ export async function tearDown({ goingDown }: Pick<Departure, 'goingDown'>): Pro
  *
  * @param lingering what becomes of networks that somebody will take down in a moment; with `all`, addresses of
  *   containers that are gone are given back too
- * @param exists whether there is such a container
+ * @param present the ids of all containers there are
  */
-export async function claimAbandoned(lingering: Lingering, exists: (container: string) => boolean): Promise<Departure> {
+export async function claimAbandoned(lingering: Lingering, present: () => readonly string[]): Promise<Departure> {
   // Somebody deleted a container's folder by hand, or by a script of `rm --explain`.
-  const orphaned = ({ leases }: Network) =>
-    lingering === 'all' && Object.values(leases).some((container) => !exists(container));
-  const abandoned = (network: Network) => {
+  const orphaned = ({ leases }: Network, there: ReadonlySet<string>) =>
+    lingering === 'all' && Object.values(leases).some((container) => !there.has(container));
+  const abandoned = (network: Network, there: ReadonlySet<string>) => {
     if (isAlive(network.claim)) return false;
     if (network.claim !== undefined) return true;
-    return orphaned(network) || (isIdle(network) && isDue(network, lingering));
+    return orphaned(network, there) || (isIdle(network) && isDue(network, lingering));
   };
-  if (!listNetworks().some(abandoned)) return { goingDown: [], idle: [] };
+  // Networks are read first: whoever has a lease in what was read had a folder before.
+  const look = () => {
+    const networks = listNetworks();
+    const there = new Set(lingering === 'all' ? present() : []);
+    return { there, found: networks.filter((network) => abandoned(network, there)) };
+  };
+  if (look().found.length === 0) return { goingDown: [], idle: [] };
   return whenFree((free) => {
-    const found = listNetworks().filter(abandoned);
+    const { found, there } = look();
     if (found.length > 0 && !free()) return undefined;
     const goingDown = found.flatMap((network) => {
-      if (orphaned(network)) {
+      if (orphaned(network, there)) {
         network.leases = Object.fromEntries(
-          Object.entries(network.leases).filter(([, container]) => exists(container)),
+          Object.entries(network.leases).filter(([, container]) => there.has(container)),
         );
         writeNetwork(network);
       }
