@@ -276,12 +276,12 @@ function registerRemove(network: Command): void {
       // Leases of containers that were deleted by hand, or by a script of `rm --explain`, are in nobody's way.
       await (await import('../container/reconcile.ts')).endAbandonedNetworks('all');
       const { findNetwork, removeNetwork, shownNetworks } = await import('../network/manage.ts');
-      const { containerName } = await import('../container/networks.ts');
+      const { nameOfContainer } = await import('../state/names.ts');
       const isThere = (reference: string) =>
         shownNetworks().some(({ name, id }) => name === reference || id.startsWith(reference));
       await forEach(references, async (reference) => {
         if (force === true && !isThere(reference)) return;
-        await removeNetwork(findNetwork(reference).name, containerName);
+        await removeNetwork(findNetwork(reference).name, nameOfContainer);
       });
     });
 }
@@ -305,10 +305,10 @@ function registerPrune(network: Command): void {
         (each) => !each.automatic && Object.keys(each.leases).length === 0 && passes(each),
       );
       if (unused.length > 0) process.stdout.write('Deleted Networks:\n');
-      const { containerName } = await import('../container/networks.ts');
+      const { nameOfContainer } = await import('../state/names.ts');
       await forEach(
         unused.map(({ name }) => name),
-        (name) => removeNetwork(name, containerName),
+        (name) => removeNetwork(name, nameOfContainer),
       );
       if (unused.length > 0) process.stdout.write('\n');
     });

@@ -22,6 +22,7 @@ import {
 } from '../network/link.ts';
 import { applyChange, deleteLink, linksOf, listLinks, readLink, requireLink } from '../network/link-store.ts';
 import { requireShaping, type Shape, shapeCommand, shapeText } from '../network/shape.ts';
+import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
 import type { ContainerState } from './definition.ts';
 import {
@@ -34,7 +35,6 @@ import {
   refuseTakenName,
   settledContainer,
 } from './links.ts';
-import { containerName } from './networks.ts';
 import { type Container, readState, requireContainer } from './store.ts';
 
 /** What `link add` takes, as it was typed. */
@@ -236,7 +236,7 @@ export async function addLink(request: LinkRequest): Promise<Link> {
   for (;;) {
     const { link, phys, states } = await draftLink(request);
     await requireShaping(request.shape);
-    const made = bothPresent(link) ? { ...link, applied: planLink(link, containerName, hasIpv6(), phys) } : link;
+    const made = bothPresent(link) ? { ...link, applied: planLink(link, nameOfContainer, hasIpv6(), phys) } : link;
     const routes = made.applied.length === 0 ? [] : recordedRoutes(made);
     let stale = false;
     await applyChange(() => {
@@ -262,13 +262,13 @@ function sameInterface(a: LinkEnd, b: LinkEnd): boolean {
 export async function explainLink(request: LinkRequest): Promise<string> {
   const { link, phys } = await draftLink(request);
   const ends = link.ends.map((end) =>
-    end.container === undefined ? end : { ...end, netns: end.netns ?? containerName(end.container) },
+    end.container === undefined ? end : { ...end, netns: end.netns ?? nameOfContainer(end.container) },
   ) as Link['ends'];
   const running = bothPresent(link)
     ? ''
     : ' Not all of its containers run now: minirun does this when the last of them is started.';
   const title = `Link ${link.name}: what "minirun link add" does, as a person would type it.${running}`;
-  const steps = inStacks(planLink({ ...link, ends }, containerName, hasIpv6(), phys));
+  const steps = inStacks(planLink({ ...link, ends }, nameOfContainer, hasIpv6(), phys));
   return renderScript(title, [{ title: `Link ${link.name}`, steps }]);
 }
 
@@ -278,7 +278,7 @@ function findLink(reference: string): { link: Link; end?: 0 | 1 } {
   for (const link of listLinks()) {
     for (const end of [0, 1] as const) {
       const { container, ifname } = link.ends[end];
-      if (endText(link, end, containerName) === reference) return { link, end };
+      if (endText(link, end, nameOfContainer) === reference) return { link, end };
       if (container !== undefined && reference === `${container}:${ifname}`) return { link, end };
     }
   }
@@ -363,7 +363,7 @@ export async function setLinkState(reference: string, up: boolean): Promise<void
       // This makes a link of the host alone again, which does not outlive the machine's boot.
       if (!up || !bothPresent(current) || current.kind === 'phys') return { next, steps: [] };
       refuseTakenName(current);
-      const applied = planLink(next, containerName, hasIpv6());
+      const applied = planLink(next, nameOfContainer, hasIpv6());
       return { next: { ...next, applied }, steps: [...applied, ...recordedRoutes(next)] };
     }
     const changed = ends.filter((each, index) => each.up !== current.ends[index as 0 | 1].up);
@@ -415,7 +415,7 @@ export interface LinkView {
 export function viewLinks(): LinkView[] {
   return listLinks().map((link) => ({
     link,
-    ends: [endText(link, 0, containerName), endText(link, 1, containerName)],
+    ends: [endText(link, 0, nameOfContainer), endText(link, 1, nameOfContainer)],
     state: stateOf(link),
     shaping: shapeText(link.shape),
   }));

@@ -9,10 +9,10 @@ import { applyChange, type Contents, linksOf, listLinks, undoChange } from '../n
 import { planRoutes, type Reach } from '../network/route.ts';
 import { listNetworks, readNetwork } from '../network/store.ts';
 import { writeJson } from '../state/json.ts';
+import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
 import type { ContainerState } from './definition.ts';
 import { attachmentsOf } from './networking.ts';
-import { containerName } from './networks.ts';
 import { linkIfnames, readRoutes } from './routes-file.ts';
 import { isAtRest } from './status.ts';
 import { type Container, readContainer } from './store.ts';
@@ -140,7 +140,7 @@ export async function joinLinks(id: string, netns: string, networks: readonly Re
     if (kind === 'phys')
       facts.set(
         name,
-        await readPhys(ends[1].ifname, `start container "${containerName(id)}" with link "${name}"`, true),
+        await readPhys(ends[1].ifname, `start container "${nameOfContainer(id)}" with link "${name}"`, true),
       );
   }
   await applyChange(() => {
@@ -152,7 +152,7 @@ export async function joinLinks(id: string, netns: string, networks: readonly Re
       const next: Link = { ...link, ends };
       if (bothPresent(next) && (next.kind === 'veth' || facts.has(next.name))) {
         refuseTakenName(next);
-        next.applied = planLink(next, containerName, hasIpv6(), facts.get(next.name));
+        next.applied = planLink(next, nameOfContainer, hasIpv6(), facts.get(next.name));
         steps.push(...next.applied);
         reach.push(...reachOf(next, id));
         const peers = next.ends.map((end) =>

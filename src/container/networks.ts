@@ -13,6 +13,7 @@ import { canonicalNetwork } from '../network/options.ts';
 import { reloadNetworks } from '../network/reload.ts';
 import { readNetwork } from '../network/store.ts';
 import { withLock } from '../state/lock.ts';
+import { nameOfContainer } from '../state/names.ts';
 import { writeJson } from '../state/json.ts';
 import type { ContainerState, Definition } from './definition.ts';
 import { changeNames, type Place } from './names.ts';
@@ -43,7 +44,7 @@ export function membersOf(network: Pick<Network, 'name' | 'leases'>): Map<string
     return [
       id,
       {
-        name: container?.definition.name ?? id.slice(0, 12),
+        name: nameOfContainer(id),
         mac: endpoint?.mac ?? '',
         ipv4: text(endpoint?.ipv4),
         ipv6: text(endpoint?.ipv6),
@@ -51,11 +52,6 @@ export function membersOf(network: Pick<Network, 'name' | 'leases'>): Map<string
     ];
   });
   return new Map(members);
-}
-
-/** What to call the container with an id. */
-export function containerName(id: string): string {
-  return readContainer(id)?.definition.name ?? id.slice(0, 12);
 }
 
 /**

@@ -7,7 +7,8 @@ import { proposePorts, reservePorts } from '../network/port-store.ts';
 import { type PortRequest, requestsForExposed } from '../network/ports.ts';
 import { planPorts, type Target } from '../network/publish.ts';
 import type { Definition } from './definition.ts';
-import { containerFiles, readContainer } from './store.ts';
+import { nameOfContainer } from '../state/names.ts';
+import { containerFiles } from './store.ts';
 
 /** What of a container is to be published: `-p`, and with `-P` what it exposes. */
 export function portRequests({ publish = [], publishAll, exposedPorts = [] }: Definition): PortRequest[] {
@@ -41,7 +42,7 @@ function optionsFor(endpoints: readonly Endpoint[]) {
     ipv4: target.ipv4 !== undefined,
     ipv6: target.ipv6 !== undefined,
     exists: (id: string) => fs.existsSync(containerFiles(id).directory),
-    nameOf: (id: string) => readContainer(id)?.definition.name ?? id.slice(0, 12),
+    nameOf: nameOfContainer,
   };
 }
 

@@ -137,6 +137,11 @@ export function encloses(outer: Range, inner: Range): boolean {
   return outer.family === inner.family && inner.first >= outer.first && inner.last <= outer.last;
 }
 
+/** Whether one network card can have an address of the form 02:42:0a:5a:00:02: not that of a group (IEEE 802), not none. */
+export function isUnicastMac(mac: string): boolean {
+  return /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i.test(mac) && mac !== '00:00:00:00:00:00';
+}
+
 /** A locally administered MAC address made of an address: that of 10.90.0.2 is `02:42:0a:5a:00:02`. */
 export function macOf(address: string): string {
   const bytes =

@@ -13,7 +13,7 @@ import {
 } from './address.ts';
 import type { Family } from './address.ts';
 import { usableRange } from './ipam.ts';
-import { isIfname } from './options.ts';
+import { isIfname } from './ifname.ts';
 
 /** What the planners need to know of the host's network. Read from /proc where that is enough: no process. */
 export interface NetworkFacts {

@@ -1,6 +1,7 @@
 import { MinirunError } from '../errors.ts';
 import { ip, ipIn, type IpCommand, type Step } from '../host/steps.ts';
 import { withoutIpv6 } from './bridge.ts';
+import { ifnamePattern, isUsableIfname } from './ifname.ts';
 import type { KernelInterface, KernelRoute } from './interfaces.ts';
 import {
   type Address,
@@ -11,6 +12,7 @@ import {
   overlaps,
   type Range,
   readCidr,
+  isUnicastMac,
 } from './address.ts';
 import { type Shape, shapeCommand, shapeText } from './shape.ts';
 
@@ -51,9 +53,6 @@ export interface PhysFacts {
   routes: KernelRoute[];
 }
 
-/** The kernel's rule (15 bytes, no `/`, `:` nor white space), without what confuses `ip -batch` and `sysctl`. */
-const ifnamePattern = /^[a-zA-Z0-9_][a-zA-Z0-9_.@-]*$/;
-
 /** @throws MinirunError unless an interface can be called so */
 export function checkIfname(name: string): void {
   if (name.length > 15) {
@@ -63,7 +62,7 @@ export function checkIfname(name: string): void {
       `Give a shorter one, such as ${/^[a-z]+/.exec(name)?.[0].slice(0, 6) ?? 'eth'}1`,
     );
   }
-  if (ifnamePattern.test(name) && !['lo', 'all', 'default'].includes(name)) return;
+  if (isUsableIfname(name)) return;
   throw new MinirunError(
     `invalid interface name "${name}"`,
     ifnamePattern.test(name)
@@ -75,8 +74,8 @@ export function checkIfname(name: string): void {
 
 /** @throws MinirunError unless it is an address of one network card in the form 02:42:ac:11:00:02 */
 export function checkMac(mac: string, option: string): void {
+  if (isUnicastMac(mac)) return;
   const first = Number.parseInt(mac.slice(0, 2), 16);
-  if (/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(mac) && first % 2 === 0 && !/^(00:){5}00$/.test(mac)) return;
   throw new MinirunError(
     `invalid ${option} "${mac}"`,
     first % 2 === 1 ? 'its first byte is odd, which makes it an address of a group' : 'it is not a MAC address',

@@ -24,7 +24,8 @@ import { defaultNetworkName, type Driver, type Network, type NetworkRoute, type 
 import { hasIpv6, interfaceExists } from './facts.ts';
 import { familiesOf } from './firewall.ts';
 import { bringUp, handOver, tearDown } from './lifecycle.ts';
-import { canonicalNetwork, isIfname, networkOptions } from './options.ts';
+import { isIfname } from './ifname.ts';
+import { canonicalNetwork, networkOptions } from './options.ts';
 import {
   changeNetwork,
   claimNetwork,

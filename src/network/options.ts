@@ -1,11 +1,7 @@
 import { MinirunError } from '../errors.ts';
-import { canonicalAddress, formatRange, parseDestination } from './address.ts';
+import { canonicalAddress, formatRange, isUnicastMac, parseDestination } from './address.ts';
+import { isUsableIfname } from './ifname.ts';
 import { type Attachment, defaultNetworkName, type Driver, type Network, type NetworkRoute } from './definition.ts';
-
-/** The kernel's rule for names of interfaces: dev_valid_name() in net/core/dev.c. */
-export function isIfname(name: string): boolean {
-  return /^[^\s/:]{1,15}$/.test(name) && name !== '.' && name !== '..';
-}
 
 /** The network that a name stands for: docker's name for the default one, too. */
 export function canonicalNetwork(name: string): string {
@@ -198,11 +194,11 @@ function parseAttachment(text: string, canonical: (name: string) => string): Att
   if (!/^-?\d{1,9}$/.test(priority))
     throw refused(`gw_priority=${priority}`, 'it is no number', 'The highest number wins; 0 is usual');
   const ifname = last('ifname', 'interface_name');
-  if (ifname !== undefined && (!isIfname(ifname) || ifname === 'lo'))
+  if (ifname !== undefined && !isUsableIfname(ifname))
     throw refused(
       `ifname=${ifname}`,
       'an interface cannot be called that',
-      'Give at most 15 characters without "/", ":" and spaces',
+      'Give at most 15 characters: letters, digits, "_", ".", "@" and "-", but not lo, all or default',
     );
   return {
     network: canonical(name),
@@ -233,7 +229,7 @@ export function macAddress(text: string | undefined): string | undefined {
       'it is not six pairs of hexadecimal digits',
       'For example 02:42:0a:5a:00:07',
     );
-  if ((Number.parseInt(mac.slice(0, 2), 16) & 1) === 1 || mac === '00:00:00:00:00:00')
+  if (!isUnicastMac(mac))
     throw refused(`MAC address "${text}"`, 'no single interface can have it', 'Let it begin with 02');
   return mac;
 }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { MinirunError } from '../../../src/errors.ts';
-import { isIfname, macAddress, networkOptions, parseAttachments } from '../../../src/network/options.ts';
+import { isIfname } from '../../../src/network/ifname.ts';
+import { macAddress, networkOptions, parseAttachments } from '../../../src/network/options.ts';
 
 describe('the options of a network', () => {
   const parse = (change: Partial<Parameters<typeof networkOptions>[0]> = {}) =>
@@ -136,6 +137,8 @@ describe('the networks of a container', () => {
     [['lab:ifname=an-interface-too-long'], /at most 15 characters/],
     [['lab:ifname=a/b'], /at most 15 characters/],
     [['lab:ifname=lo'], /cannot be called that/],
+    [['lab:ifname=all'], /cannot be called that/],
+    [['lab:ifname=a"b'], /cannot be called that/],
     [['lab:mac=02:42:0a'], /six pairs/],
     [['lab:mac=01:42:0a:07:00:07'], /no single interface/],
     [['lab:alias=-www'], /a name has letters/],
