@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { runDirectly } from '../host/tool.ts';
+import { inParallel } from '../image/parallel.ts';
 import { requireRunning } from './stop.ts';
 import { type Container, isRunning, listContainers, requireContainer } from './store.ts';
 
@@ -149,8 +150,6 @@ export interface Place {
   address: string;
 }
 
-const parallel = 8;
-
 /** Every address of the host and of running containers. The kernel is asked: what was added by hand is there too. */
 export async function allPlaces(): Promise<Place[]> {
   const seen = new Set<string>();
@@ -167,18 +166,14 @@ export async function allPlaces(): Promise<Place[]> {
     return id !== undefined && !seen.has(id) && seen.add(id);
   });
   const places: Place[] = [];
-  const worker = async () => {
-    for (let stack = stacks.shift(); stack !== undefined; stack = stacks.shift()) {
-      const here = stack;
-      // One that ends just now is not there any more.
-      const interfaces = await readInterfaces(here).catch(() => []);
-      for (const { ifname, mac, addresses, isLoopback } of interfaces) {
-        if (isLoopback) continue;
-        places.push(...addresses.map((each) => ({ stack: here, ifname, mac, address: withoutPrefix(each) })));
-      }
+  await inParallel(stacks, async (stack) => {
+    // One that ends just now is not there any more.
+    const interfaces = await readInterfaces(stack).catch(() => []);
+    for (const { ifname, mac, addresses, isLoopback } of interfaces) {
+      if (isLoopback) continue;
+      places.push(...addresses.map((each) => ({ stack, ifname, mac, address: withoutPrefix(each) })));
     }
-  };
-  await Promise.all(Array.from({ length: parallel }, worker));
+  });
   return places;
 }
 

@@ -1,4 +1,4 @@
-/** Layers on their way at once, as in docker. */
+/** Layers on their way at once, as in docker; as many for whatever else is done for each of many. */
 const parallel = 3;
 
 /**
