@@ -30,6 +30,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Show everything about containers, images and networks as JSON',
     load: async () => (await import('./inspect.ts')).registerInspect,
   },
+  events: {
+    summary: 'Show what happens to containers, images, networks and volumes',
+    load: async () => (await import('./events.ts')).registerEvents,
+  },
   logs: { summary: "Show a container's output", load: async () => (await import('./logs.ts')).registerLogs },
   exec: {
     summary: 'Run a further command in a running container',

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
-import { faultPoint } from '../host/fault.ts';
+import { faultPoint, killPoint } from '../host/fault.ts';
 import { which } from '../host/launch.ts';
 import { bootId, selfRef } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
@@ -20,6 +20,7 @@ import { writeJson } from '../state/json.ts';
 import { settled } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
 import { type ContainerState, type Definition, restingState, type Volume } from './definition.ts';
+import { recordContainer } from './events.ts';
 import { deleteContainer } from './finish.ts';
 import {
   checkHostname,
@@ -269,7 +270,14 @@ export async function writeContainer({ definition, spec }: Draft, unborn: boolea
   const { id, name } = definition;
   const self = selfRef();
   const making = path.join(paths.containers(), `.new-${self.pid}-${self.start}-${id.slice(0, 12)}`);
-  const state: ContainerState = { ...restingState, status: 'creating', boot: bootId(), owner: self, unborn };
+  const state: ContainerState = {
+    ...restingState,
+    status: 'creating',
+    boot: bootId(),
+    owner: self,
+    unborn,
+    unannounced: true,
+  };
   try {
     fs.mkdirSync(making, { mode: 0o700 });
     writeJson(path.join(making, 'definition.json'), definition);
@@ -283,7 +291,10 @@ export async function writeContainer({ definition, spec }: Draft, unborn: boolea
     faultPoint('create.named');
     await requireImage(definition);
     await makeVolumes(definition);
-    if (!unborn) writeState(id, { ...state, status: 'created', owner: undefined });
+    recordContainer(definition, 'create');
+    killPoint('create.announced');
+    // One that `run` makes is announced as soon as its start is written down.
+    if (!unborn) writeState(id, { ...state, status: 'created', owner: undefined, unannounced: undefined });
   } catch (error) {
     removeTree(making);
     deleteContainer(id);

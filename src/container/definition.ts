@@ -108,6 +108,8 @@ export interface ContainerState {
   unborn: boolean;
   /** Set by a plain `rm`: the anonymous volumes stay. Whoever has to remove the container otherwise removes them too. */
   keepsVolumes?: boolean;
+  /** Made, but no event has told of it yet: then none tells of its end either. */
+  unannounced?: boolean;
   /** Why it could not be started, or what went wrong. */
   error: string;
 }

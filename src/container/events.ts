@@ -1,6 +1,7 @@
 import { type Event, lastRecorded, recordEvent, recordEvents, recordOnce } from '../state/events.ts';
 import { readNetwork } from '../network/store.ts';
 import type { ContainerState, Definition } from './definition.ts';
+import { findId, readContainer } from './store.ts';
 
 /** Docker's event of a container: its labels, its image and its name go with each. */
 export function containerEvent(
@@ -79,9 +80,20 @@ export function recordDeath(
 }
 
 /** Records that a container is gone, if anybody has heard of it, and has not heard of this yet. */
-export function recordDestruction(definition: Definition, state: ContainerState | undefined, isRepeated: boolean): void {
+export function recordDestruction(
+  definition: Definition,
+  state: ContainerState | undefined,
+  isRepeated: boolean,
+): void {
   if (state?.unannounced === true && lastRecorded(definition.id, ['create']) === undefined) return;
   const event = containerEvent(definition, 'destroy');
   if (isRepeated) recordOnce(event, ['destroy']);
   else recordEvent(event);
+}
+
+/** Records that files have been copied out of a container, or into it. */
+export function recordCopy(reference: string, action: 'archive-path' | 'extract-to-dir', place: string): void {
+  const id = findId(reference);
+  const definition = id === undefined ? undefined : readContainer(id)?.definition;
+  if (definition !== undefined) recordContainer(definition, action, { path: place });
 }

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { MinirunErrors } from '../errors.ts';
 import { undoSteps } from '../host/executor.ts';
-import { faultPoint } from '../host/fault.ts';
+import { faultPoint, killPoint } from '../host/fault.ts';
 import { bootId, endGroup, endOrphans, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
 import { forgetLinksOf, linksOf } from '../network/link-store.ts';
@@ -10,7 +10,8 @@ import { releasePorts } from '../network/port-store.ts';
 import { withLock } from '../state/lock.ts';
 import { lingerArgv } from './argv.ts';
 import { endCaptures } from './captures.ts';
-import type { ContainerState, Status } from './definition.ts';
+import type { ContainerState, Definition, Status } from './definition.ts';
+import { recordDeath, recordDestruction } from './events.ts';
 import { keepPeersInHosts } from './names.ts';
 import { attachmentsOf } from './networking.ts';
 import { forgetOwner } from './owners.ts';
@@ -63,8 +64,14 @@ export async function finish(
   const errors: Error[] = [];
   for (let pass = 1; pass <= 2; pass++) {
     const failed = await takeDown(before, id, linger, async () => {
-      if (then === 'removed') return deleteContainer(id);
-      await settle(id, (state) => ({
+      const { exitCode } = ending;
+      if (then === 'removed') {
+        const definition = readContainer(id)?.definition;
+        if (definition !== undefined) recordDeath(definition, before, { exitCode, isKilled: force });
+        return deleteContainer(id);
+      }
+      const announce = (definition: Definition) => recordDeath(definition, before, { exitCode, isKilled: false });
+      await settle(id, announce, (state) => ({
         ...state,
         status: then,
         owner,
@@ -151,14 +158,21 @@ async function takeDown(
 }
 
 /** Writes down that a container is at rest, or who answers for it from now on. */
-async function settle(id: string, change: (state: ContainerState) => ContainerState): Promise<void> {
+async function settle(
+  id: string,
+  announce: (definition: Definition) => void,
+  change: (state: ContainerState) => ContainerState,
+): Promise<void> {
   const files = containerFiles(id);
   fs.rmSync(files.steps, { force: true });
   faultPoint('finish.forgotten');
   await withLock(() => {
     // Read again: `stop` may have noted meanwhile that the user wants it stopped.
-    const state = readState(id);
-    if (state !== undefined) writeState(id, change(state));
+    const container = readContainer(id);
+    if (container === undefined) return;
+    announce(container.definition);
+    killPoint('finish.announced');
+    writeState(id, change(container.state));
   });
   faultPoint('finish.settled');
 }
@@ -219,6 +233,8 @@ export function deleteContainer(id: string): void {
   const trash = `${directory}.removing`;
   try {
     fs.renameSync(directory, trash);
+    killPoint('delete.hidden');
+    if (container !== undefined) recordDestruction(container.definition, container.state, false);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }

@@ -6,11 +6,13 @@ import { removeTree } from '../host/remove-tree.ts';
 import { claimAbandoned, type Lingering, lingerNetworks, notYetDue, tearDown } from '../network/lifecycle.ts';
 import { sweepLinks } from '../network/link-store.ts';
 import { listNetworks } from '../network/store.ts';
+import { rotateEvents } from '../state/events.ts';
 import { readJson, sweepTemporaries } from '../state/json.ts';
 import { sweepLocks } from '../state/lock.ts';
 import { paths, stateRoot } from '../state/paths.ts';
 import type { ContainerState, Definition } from './definition.ts';
 import { lingerArgv } from './argv.ts';
+import { recordDestruction } from './events.ts';
 import { finish } from './finish.ts';
 import { beginIndex, suspects } from './owners.ts';
 import { containerFiles, containerIds, isSettled, readContainer, readState } from './store.ts';
@@ -37,6 +39,8 @@ export async function reconcile(
     }
   };
   sweepLocks(fs.readdirSync(stateRoot()));
+  // A full disk is no reason to complain here: it loses events, which is said where they are described.
+  await rotateEvents().catch(() => {});
   sweepTemporaries(paths.networks());
   sweepTemporaries(paths.links());
   sweepTemporaries(stateRoot());
@@ -88,7 +92,11 @@ export async function endAbandonedNetworks(lingering: Lingering): Promise<void> 
 /** Goes on with a deletion that was cut short, unless its process is still at it. */
 function sweepHalfDeleted(directory: string): void {
   const state = readJson<ContainerState>(path.join(directory, 'state.json'));
-  if (state?.boot !== bootId() || !isAlive(state.owner)) removeTree(directory);
+  if (state?.boot === bootId() && isAlive(state.owner)) return;
+  // It may have been killed before it told of it. Whoever deletes tells first.
+  const definition = readJson<Definition>(path.join(directory, 'definition.json'));
+  if (definition !== undefined) recordDestruction(definition, state, true);
+  removeTree(directory);
 }
 
 /** Folders being made carry their maker's pid: `.new-PID-START-…`. */

@@ -6,10 +6,12 @@ import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
 import { ip, type Step } from '../host/steps.ts';
 import { addressesOf } from '../network/attach.ts';
 import { planNames } from '../network/names.ts';
+import { lastRecorded } from '../state/events.ts';
 import { readJson, writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
 import type { Definition } from './definition.ts';
+import { recordContainer } from './events.ts';
 import { renameInLinks } from './links.ts';
 import { keepPeersInHosts } from './names.ts';
 import {
@@ -117,7 +119,11 @@ async function carryThrough(id: string, { from, to }: Renaming): Promise<void> {
     const container = readContainer(id);
     // It was removed meanwhile, with whatever of it there was.
     if (container === undefined) return false;
-    writeJson(containerFiles(id).definition, { ...container.definition, name: to });
+    const renamed = { ...container.definition, name: to };
+    // Whoever carries this on for a killed process tells of it only if that one has not.
+    if (container.definition.name !== to && lastRecorded(id, ['rename'])?.attributes.name !== to)
+      recordContainer(renamed, 'rename', { oldName: `/${from}` });
+    writeJson(containerFiles(id).definition, renamed);
     renameInHosts(id, from, to);
     // It may have ended and even been started anew in between, which took the namespace's second name away.
     if (container.state.netns === undefined || !fs.existsSync(namespaceFile(to))) return false;

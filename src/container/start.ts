@@ -13,6 +13,7 @@ import { withLock } from '../state/lock.ts';
 import { initEnvironment, unshareArgv } from './argv.ts';
 import type { ContainerState, Definition } from './definition.ts';
 import { planFiles, resolversFor } from './etc.ts';
+import { recordStart } from './events.ts';
 import { finish } from './finish.ts';
 import { loggerArgv } from './logger.ts';
 import { readPipe } from './pipe.ts';
@@ -111,6 +112,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     const ready = readyOrFailure(child, await answer, files.unshareErrors);
     const starting: ContainerState = {
       ...state,
+      unannounced: undefined,
       boot: bootId(),
       status: 'starting',
       owner: selfRef(),
@@ -140,6 +142,8 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
       const current = readState(id);
       if (current?.status !== 'starting')
         throw new MinirunError('cannot start the container', 'another process has taken it over');
+      recordStart(definition, starting, mode.foreground);
+      killPoint('start.announced');
       writeState(id, {
         ...starting,
         status: 'running',
@@ -241,7 +245,14 @@ async function claimForStart({ definition }: Container): Promise<void> {
   const self = selfRef();
   const isOurs = ({ owner }: ContainerState) => owner?.pid === self.pid && owner.start === self.start;
   const claim = (state: ContainerState) =>
-    writeState(id, { ...state, status: 'starting', owner: self, boot: bootId(), stoppedByUser: false });
+    writeState(id, {
+      ...state,
+      status: 'starting',
+      owner: self,
+      boot: bootId(),
+      stoppedByUser: false,
+      unannounced: undefined,
+    });
   // `run` has just made it, and nobody else touches one that is being created.
   const created = readState(id);
   if (created?.status === 'creating' && isOurs(created)) return claim(created);

@@ -5,6 +5,7 @@ import { faultPoint } from '../host/fault.ts';
 import { launch, ownBinary } from '../host/launch.ts';
 import { runDirectly } from '../host/tool.ts';
 import { removeTree } from '../host/remove-tree.ts';
+import { type Event, recordEvent } from '../state/events.ts';
 import { paths } from '../state/paths.ts';
 import { initEnvironment } from './argv.ts';
 import type { Definition, Volume } from './definition.ts';
@@ -26,6 +27,7 @@ export async function makeVolumes({ id, rootfs, layers, volumes = [] }: Definiti
     fs.mkdirSync(volumeData(name));
     // mkdir(2) heeds the umask.
     fs.chmodSync(volumeData(name), 0o755);
+    recordEvent(volumeEvent('create', name));
     faultPoint('volume.made');
   }
   const filled = volumes.filter(({ copy }) => copy);
@@ -115,12 +117,20 @@ export function removeVolume(name: string): void {
   fs.renameSync(paths.volume(name), trash);
   faultPoint('volume.moved');
   removeTree(trash);
+  recordEvent(volumeEvent('destroy', name));
+}
+
+/** Docker's event of a volume. */
+function volumeEvent(action: 'create' | 'destroy', name: string): Event {
+  return { type: 'volume', action, id: name, attributes: { driver: 'local' } };
 }
 
 /** Removes the volumes of a container that is at rest and about to be deleted. */
 export function removeVolumesOf({ volumes = [] }: Definition): void {
   for (const { name } of volumes) {
+    const isThere = fs.existsSync(paths.volume(name));
     removeTree(paths.volume(name));
+    if (isThere) recordEvent(volumeEvent('destroy', name));
     faultPoint('volume.removed');
   }
 }
