@@ -3,12 +3,12 @@ import os from 'node:os';
 import path from 'node:path';
 import {
   type Answers,
-  isWeaker,
   ordinaryUser,
   Posture,
   type Recorded,
   recordedFile,
   renderPosture,
+  weaknesses,
 } from '../support/posture.ts';
 import { minirun, type World } from '../support/world.ts';
 import { image, type Peer } from './peers.ts';
@@ -68,17 +68,4 @@ export async function comparePosture(world: World, peers: readonly Peer[]): Prom
     text.replace(between, (_, begin: string, end: string) => `${begin}${renderPosture(recorded)}${end}`),
   );
   return weaknesses(columns);
-}
-
-function weaknesses(columns: Record<string, Answers>): string[] {
-  return Object.entries(columns).flatMap(([column, answers]) => {
-    if (!column.startsWith('minirun')) return [];
-    return ['docker', 'podman'].flatMap((tool) => {
-      const other = columns[column.replace('minirun', tool)];
-      if (other === undefined) return [];
-      return Object.entries(answers)
-        .filter(([question, answer]) => isWeaker(question, answer, other[question] ?? answer))
-        .map(([question, answer]) => `${column}: ${question}: ${answer}, ${tool}: ${other[question]}`);
-    });
-  });
 }

@@ -105,13 +105,45 @@ const refusals = new Set([
 ]);
 
 /** Whether the first answer lets a container do more than the second one. */
-export function isWeaker(question: string, answer: string, other: string): boolean {
+function isWeaker(question: string, answer: string, other: string): boolean {
   if (question.startsWith('status Cap')) return (BigInt(`0x${answer}`) & ~BigInt(`0x${other}`)) !== 0n;
   if (question === 'status NoNewPrivs' || question === 'status Seccomp') return Number(answer) < Number(other);
   if (question.startsWith('namespace ')) return answer === 'the host’s' && other !== answer;
   if (question === 'list /dev') return added(answer, other).length > 0;
   if (question === 'descriptors left open') return answer !== 'none' && other === 'none';
   return !refusals.has(answer) && refusals.has(other);
+}
+
+/**
+ * Where podman gives less than docker and minirun by choice: its default capabilities have no NET_RAW and no AUDIT_WRITE.
+ * minirun keeps docker's: `ping` and `tcpdump` are what containers of a network lab run.
+ */
+const chosen = {
+  capabilities: (1n << 13n) | (1n << 29n),
+  questions: ['call socket AF_PACKET', 'call socket raw ICMP', 'call socket ping'],
+};
+
+/** Where a column of minirun's is weaker than that of another tool, a line each, without what was chosen. */
+export function weaknesses(columns: Record<string, Answers>): string[] {
+  return Object.entries(columns).flatMap(([column, answers]) => {
+    if (!column.startsWith('minirun')) return [];
+    return ['docker', 'podman'].flatMap((tool) => {
+      const other = columns[column.replace('minirun', tool)];
+      if (other === undefined) return [];
+      return Object.entries(answers)
+        .filter(([question, answer]) => {
+          const theirs = other[question] ?? answer;
+          if (tool === 'podman' && chosen.questions.includes(question)) return false;
+          const allowed = tool === 'podman' && question.startsWith('status Cap') ? withChosen(theirs) : theirs;
+          return isWeaker(question, answer, allowed);
+        })
+        .map(([question, answer]) => `${column}: ${question}: ${answer}, ${tool}: ${other[question]}`);
+    });
+  });
+}
+
+function withChosen(capabilities: string): string {
+  return (BigInt(`0x${capabilities}`) | chosen.capabilities).toString(16);
 }
 
 function added(list: string, other: string): string[] {

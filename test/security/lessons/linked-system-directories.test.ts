@@ -57,6 +57,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? missingTool('busybox')))(
     test('the target of a volume, absolute and upwards', async () => {
       fs.symlinkSync(victim, path.join(rootfs, 'absolute'));
       fs.symlinkSync(`../../../../../..${victim}`, path.join(rootfs, 'upwards'));
+      fs.mkdirSync(path.join(rootfs, victim), { recursive: true });
       const source = path.join(world.directory, 'source');
       fs.mkdirSync(source);
       fs.writeFileSync(path.join(source, 'file'), 'x');
