@@ -34,7 +34,7 @@ const makeLog = '[ -d "$dir/log" ] || mkdir "$dir/log" || exit 1';
 
 /** Streams by way of two loggers, or appended to one file where there is none. */
 function pipedScript(openStdin: boolean, logger: boolean): string {
-  const stdin = openStdin ? `mkfifo -m 600 "$dir/in"; exec 7<>"$dir/in"; rm "$dir/in"` : 'exec 7</dev/null';
+  const stdin = openStdin ? `mkfifo -m 600 "$dir/in"; exec 7<>"$dir/in"; rm "$dir/in"` : ':';
   const end = `printf '${streamEnd.replaceAll('\u0004', '\\004')}\\n'`;
   if (!logger) {
     return `${common}${stdin}
@@ -67,7 +67,9 @@ export function supervisorArgv(definition: Definition): { argv: string[]; stdio:
   const script = pipedScript(definition.openStdin, loggers.LOGGER_OUT !== undefined)
     .replace('$LOGGER_OUT', () => shellWords(loggers.LOGGER_OUT))
     .replace('$LOGGER_ERR', () => shellWords(loggers.LOGGER_ERR));
-  return { argv: ['sh', '-c', script, ...tail], stdio: { ...fds } };
+  // Without -i not the host's /dev/null, which the container could change by way of its descriptor.
+  const stdin = definition.openStdin ? fds.stdin : 'null';
+  return { argv: ['sh', '-c', script, ...tail], stdio: { ...fds, stdin } };
 }
 
 function shellWords(argv: readonly string[] = []): string {

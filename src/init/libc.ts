@@ -290,7 +290,9 @@ export function setUmask(mask: number): void {
   libc.umask(mask);
 }
 
-const O_PATH = 0o10000000;
+export const O_PATH = 0o10000000;
+/** Major 1, minor 3: Documentation/admin-guide/devices.txt. */
+export const nullDevice = (1 << 8) | 3;
 const O_CLOEXEC = 0o2000000;
 const RESOLVE_IN_ROOT = 0x10;
 const RESOLVE_NO_MAGICLINKS = 0x02;

@@ -80,7 +80,7 @@ async function prepare(
     if (entry.destination === '/dev' && entry.type === 'tmpfs') root.populateDev(spec.linux.devices);
   }
   libc.setHostname(spec.hostname);
-  const { streams, fds } = makeStreams(stdio, `${spec.root.path}/dev/pts`, spec.process.consoleSize);
+  const { streams, fds } = makeStreams(stdio, `${spec.root.path}/dev`, spec.process.consoleSize);
   if (streams.terminal !== undefined) root.mountConsole(`/dev/pts/${streams.terminal}`);
   root.makeDirectory(spec.process.cwd);
   for (const directory of spec.linux.readonlyPaths) if (directory !== '/proc/sys') root.makeReadonly(directory);
@@ -119,7 +119,7 @@ async function join(request: Join, status: { read: number; write: number }): Pro
   libc.enterNamespace(`/proc/${request.pid}/ns/mnt`);
   process.chdir('/');
   const filter = request.seccomp === 'default' ? await seccompFilter(request.process.capabilities.bounding) : undefined;
-  const { streams, fds } = makeStreams(request.stdio, '/dev/pts', request.process.consoleSize);
+  const { streams, fds } = makeStreams(request.stdio, '/dev', request.process.consoleSize);
   handedOver = { status: status.read, ...fds };
   send({ type: 'ready', pid: own, fds: handedOver });
   become(request.process, filter, streams, status.write, awaitGo);

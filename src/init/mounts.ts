@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import type { OciDevice, OciMount } from '../container/oci.ts';
 import { InitError } from './failure.ts';
-import { MS, mkdirAt, mknodAt, mount, openInRoot, SyscallError, symlinkAt } from './libc.ts';
+import { MS, mkdirAt, mknodAt, mount, nullDevice, openInRoot, SyscallError, symlinkAt } from './libc.ts';
 
 /** mount(8) options that are flags; everything else is data for the filesystem. */
 const flagOptions: Record<string, number> = {
@@ -199,7 +199,6 @@ export class Rootfs {
     symlinkAt('/proc/self/fd/0', dev, 'stdin');
     symlinkAt('/proc/self/fd/1', dev, 'stdout');
     symlinkAt('/proc/self/fd/2', dev, 'stderr');
-    symlinkAt('/proc/kcore', dev, 'core');
     fs.closeSync(dev);
   }
 
@@ -228,7 +227,7 @@ export class Rootfs {
     if (this.null_ === undefined) {
       this.null_ = openInRoot(this.fd, '/dev/null');
       const stat = fs.fstatSync(this.null_);
-      if (!stat.isCharacterDevice() || stat.rdev !== ((1 << 8) | 3))
+      if (!stat.isCharacterDevice() || stat.rdev !== nullDevice)
         throw new InitError("the container's /dev/null is not the null device");
     }
     return this.null_;

@@ -57,8 +57,9 @@ const everyday: readonly Rule[] = [
   allow('fork vfork execve execveat exit exit_group wait4 waitid waitpid set_tid_address restart_syscall rseq'),
   allow('getpid getppid gettid getpgid getpgrp setpgid getsid setsid pidfd_open pidfd_send_signal process_mrelease'),
   allow('prctl arch_prctl set_thread_area get_thread_area modify_ldt set_tls get_tls cacheflush breakpoint'),
-  // Tracing: Linux >= 4.8 runs the filter again after a tracer changed a call, so it is no way round this policy.
-  allow('ptrace process_vm_readv process_vm_writev'),
+  // Tracing: Linux >= 4.8 runs the filter again after a tracer changed a call, so it is no way round this policy. Its
+  // short cuts process_vm_readv and process_vm_writev are below: tracers go on without them.
+  allow('ptrace'),
   // Called by the trampolines that a uprobe of the host puts into a process: a refusal would kill the traced program.
   allow('uprobe uretprobe'),
   // Signals.
@@ -111,7 +112,7 @@ const gated: readonly Rule[] = [
   allowWith('CAP_SYS_ADMIN CAP_SYSLOG', 'syslog'),
   allowWith('CAP_SYS_CHROOT', 'chroot'),
   // Other processes' memory and descriptors.
-  allowWith('CAP_SYS_PTRACE', 'kcmp pidfd_getfd process_madvise'),
+  allowWith('CAP_SYS_PTRACE', 'kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev'),
   // Placing memory on NUMA nodes.
   allowWith('CAP_SYS_NICE', 'get_mempolicy set_mempolicy set_mempolicy_home_node mbind migrate_pages move_pages'),
   allowWith('CAP_SYS_MODULE', 'init_module finit_module delete_module'),
