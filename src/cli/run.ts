@@ -54,7 +54,11 @@ function containerOptions(command: Command): Command {
     .option('--cap-add <capability>', 'add a capability, or ALL (repeatable)', collect)
     .option('--cap-drop <capability>', 'drop a capability, or ALL (repeatable)', collect)
     .option('--privileged', 'all capabilities, no seccomp filter, nothing masked')
-    .option('--security-opt <option>', 'no-new-privileges, seccomp=unconfined (repeatable)', collect)
+    .option(
+      '--security-opt <option>',
+      'no-new-privileges, seccomp=FILE, apparmor=NAME, mask=PATH, unmask=PATH, … (repeatable)',
+      collect,
+    )
     .option('--read-only', 'make the root filesystem read-only')
     .option('--init', 'run a tiny init as pid 1')
     .option('--stop-signal <signal>', 'signal that stop sends')

@@ -33,7 +33,6 @@ import {
   parseLabel,
   parseMount,
   parseRestart,
-  parseSecurityOptions,
   parseSignal,
   parseSysctl,
   parseTmpfs,
@@ -46,6 +45,10 @@ import { planSpec } from './spec.ts';
 import { warningAboutNames } from './names.ts';
 import { hasOwnNetwork } from './networking.ts';
 import { forgetOwner, noteOwner } from './owners.ts';
+import { adjustCapabilities } from './capabilities.ts';
+import { resolveSecurity } from './security.ts';
+import { parseSecurityOptions } from './security-options.ts';
+import { thermalThrottlePaths } from './system-paths.ts';
 import { openFilesHardLimit } from './start.ts';
 import { containerFiles, findId, namePattern, reserveName, writeState } from './store.ts';
 import { readTextFile } from './text-file.ts';
@@ -123,7 +126,8 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const { network, attachments } = checkNetworks(request);
   const ownNetwork = hasOwnNetwork({ network });
   const mounts = checkedMounts(request);
-  const security = parseSecurityOptions(request.securityOpt);
+  const options = parseSecurityOptions(request.securityOpt);
+  const capabilities = adjustCapabilities(request.capAdd, request.capDrop);
   const rlimits = request.ulimit.map(parseUlimit);
   const sysctl = Object.fromEntries([
     ...(request.router ? forwarding(ownNetwork) : []),
@@ -160,6 +164,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const stopSignal = request.stopSignal === undefined ? undefined : parseSignal(request.stopSignal);
   const init = request.init ? staticInit() : undefined;
   const rootfs = request.rootfs === undefined ? undefined : checkRootfs(request.rootfs);
+  const security = await resolveSecurity(options, { capabilities, privileged: request.privileged }, request.notice);
 
   const image = rootfs === undefined ? await imageOf(request) : undefined;
   if (image !== undefined && image.layers.length > mostLayers) {
@@ -242,8 +247,9 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     capAdd: request.capAdd,
     capDrop: request.capDrop,
     privileged: request.privileged,
-    noNewPrivileges: security.noNewPrivileges,
-    seccomp: security.seccomp,
+    ...options,
+    ...security,
+    thermalThrottle: thermalThrottlePaths(),
     rlimits,
     sysctl,
     mounts: volumes.mounts,

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { MinirunError } from '../errors.ts';
 import { type Child, launch } from '../host/launch.ts';
 import { initEnvironment, nsenterArgv } from './argv.ts';
+import { confinementOfExec } from './apparmor.ts';
 import { attach, SignalProxy } from './attach.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Definition } from './definition.ts';
@@ -86,7 +87,8 @@ export async function enterContainer(container: Container, request: ExecRequest,
     type: 'join',
     pid,
     process: planExec(spec.process, request),
-    seccomp: request.privileged ? 'unconfined' : spec.linux.seccomp,
+    // A profile that was given stays, as for a privileged container.
+    seccomp: request.privileged && spec.linux.seccomp === 'default' ? 'unconfined' : spec.linux.seccomp,
     stdio,
   } satisfies Join);
   const ready = readyOf(child, (await child.receive()) as Ready | Failure | undefined);
@@ -125,6 +127,7 @@ export function planExec(own: OciProcess, request: ExecRequest): OciProcess {
   const cwd = request.workdir ?? own.cwd;
   return {
     ...own,
+    apparmorProfile: confinementOfExec(own.apparmorProfile, request.privileged),
     args: request.command,
     env,
     capabilities,

@@ -1,5 +1,6 @@
 import type { Attachment, Endpoint } from '../network/definition.ts';
 import { readNetwork } from '../network/store.ts';
+import { confinementOfExec } from './apparmor.ts';
 import { adjustCapabilities } from './capabilities.ts';
 import type { ContainerState, Definition } from './definition.ts';
 import { attachmentsOf } from './networking.ts';
@@ -51,7 +52,7 @@ export function describeContainer({ definition, state }: Container): object {
     Platform: 'linux',
     MountLabel: '',
     ProcessLabel: '',
-    AppArmorProfile: '',
+    AppArmorProfile: confinementOfExec(spec.process.apparmorProfile, definition.privileged) ?? '',
     ExecIDs: null,
     HostConfig: hostConfig({ definition, state }, spec, mounts),
     GraphDriver:
@@ -157,7 +158,8 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     ReadonlyRootfs: spec.root.readonly,
     SecurityOpt: none([
       ...(spec.process.noNewPrivileges ? ['no-new-privileges'] : []),
-      ...(spec.linux.seccomp === 'unconfined' && !definition.privileged ? ['seccomp=unconfined'] : []),
+      ...(spec.process.apparmorProfile === undefined ? [] : [`apparmor=${spec.process.apparmorProfile}`]),
+      ...seccompOption(spec.linux.seccomp, definition.privileged),
     ]),
     ...(tmpfs.length > 0 ? { Tmpfs: Object.fromEntries(tmpfs) as Record<string, string> } : {}),
     UTSMode: '',
@@ -171,6 +173,12 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     ReadonlyPaths: spec.linux.readonlyPaths,
     Init: spec.process.args[0] === '/sbin/minirun-init',
   };
+}
+
+/** Docker shows a profile's content, for its file may be gone or another one. */
+function seccompOption(seccomp: OciSpec['linux']['seccomp'], privileged: boolean): string[] {
+  if (seccomp === (privileged ? 'unconfined' : 'default')) return [];
+  return [`seccomp=${typeof seccomp === 'string' ? seccomp : JSON.stringify(seccomp)}`];
 }
 
 /** Docker's form of `-p`: `{"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}`. */

@@ -1,4 +1,4 @@
-import type { OciMount, OciProcess, OciSpec } from './oci.ts';
+import type { OciLinux, OciMount, OciProcess, OciSpec } from './oci.ts';
 
 /**
  * What minirun and init say to each other: one JSON object a line on a socket, which is init's file descriptor 3.
@@ -38,7 +38,7 @@ export interface Join {
   /** Host pid of the container's first process. */
   pid: number;
   process: OciProcess;
-  seccomp: 'default' | 'unconfined';
+  seccomp: OciLinux['seccomp'];
   stdio: Stdio;
 }
 

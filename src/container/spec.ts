@@ -1,7 +1,8 @@
 import { sysctlName } from '../network/bridge.ts';
 import type { Endpoint } from '../network/definition.ts';
 import { adjustCapabilities, capabilityNames } from './capabilities.ts';
-import type { OciDevice, OciMount, OciRlimit, OciSpec } from './oci.ts';
+import type { OciDevice, OciLinux, OciMount, OciRlimit, OciSpec } from './oci.ts';
+import { planPaths } from './system-paths.ts';
 
 /** What of a command line and an image decides the spec; everything is resolved and checked. */
 export interface SpecInput {
@@ -18,7 +19,13 @@ export interface SpecInput {
   capDrop: string[];
   privileged: boolean;
   noNewPrivileges: boolean;
-  seccomp: 'default' | 'unconfined';
+  seccomp: OciLinux['seccomp'];
+  /** `--security-opt apparmor`. */
+  apparmor?: string;
+  /** `--security-opt mask` and `unmask`, and this machine's paths that need hiding. */
+  mask: readonly string[];
+  unmask: readonly string[];
+  thermalThrottle: readonly string[];
   rlimits: OciRlimit[];
   sysctl: Record<string, string>;
   mounts: OciMount[];
@@ -34,23 +41,6 @@ export interface SpecInput {
 }
 
 const containerInit = '/sbin/minirun-init';
-
-const masked = [
-  '/proc/acpi',
-  '/proc/asound',
-  '/proc/interrupts',
-  '/proc/kcore',
-  '/proc/keys',
-  '/proc/latency_stats',
-  '/proc/sched_debug',
-  '/proc/scsi',
-  '/proc/timer_list',
-  '/proc/timer_stats',
-  '/sys/devices/virtual/powercap',
-  '/sys/firmware',
-  '/sys/fs/selinux',
-];
-const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
 /** The nodes of /dev, besides the links, pts, mqueue and shm. */
 export const defaultDevices: readonly OciDevice[] = (
@@ -133,6 +123,7 @@ export function planSpec(input: SpecInput): OciSpec {
       },
       rlimits: withDefaultLimits(input.rlimits, input.openFilesHard),
       noNewPrivileges: input.noNewPrivileges,
+      ...(input.apparmor === undefined ? {} : { apparmorProfile: input.apparmor }),
     },
     // An outer place comes first, or it would hide what lies inside it: a volume on /etc, the file on /etc/hosts.
     mounts: [
@@ -143,9 +134,8 @@ export function planSpec(input: SpecInput): OciSpec {
       namespaces: (['pid', 'mount', 'uts', 'ipc', 'cgroup', 'network'] as const).map((type) => ({ type })),
       sysctl: { ...(input.ownNetwork ? networkSysctls : {}), ...input.sysctl },
       devices: [...defaultDevices],
-      maskedPaths: input.privileged ? [] : masked,
-      readonlyPaths: input.privileged ? [] : readonlyPaths,
-      seccomp: input.privileged ? 'unconfined' : input.seccomp,
+      ...planPaths(input),
+      seccomp: input.seccomp,
     },
     annotations: input.labels,
   };

@@ -10,6 +10,7 @@ import { hasIpv6 } from '../network/facts.ts';
 import { connect, forgoBringUp, leaseAll } from '../network/lifecycle.ts';
 import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
+import { confinement } from './apparmor.ts';
 import { initEnvironment, unshareArgv } from './argv.ts';
 import type { ContainerState, Definition } from './definition.ts';
 import { planFiles, resolversFor } from './etc.ts';
@@ -82,6 +83,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   for (const stale of [files.exit, files.unshareErrors]) fs.rmSync(stale, { force: true });
   faultPoint('start.claimed');
   await applySteps(planFiles({ definition }, spec.hostname, resolversFor(definition)));
+  spec.process.apparmorProfile = await confinement(spec.process.apparmorProfile, definition.privileged);
 
   // 2. Init boots and mounts while the network is made.
   const supervised = mode.foreground ? undefined : supervisorArgv(definition);

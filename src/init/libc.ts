@@ -366,9 +366,9 @@ export function setCapabilities(effective: bigint, permitted: bigint, inheritabl
 }
 
 /** Installs a seccomp filter, an array of struct sock_filter: seccomp(2). */
-export function loadSeccomp(program: Uint8Array): void {
+export function loadSeccomp(program: Uint8Array, flags: number): void {
   const header = new BigUint64Array([BigInt(program.byteLength / 8), BigInt(ptr(program))]);
-  syscall('seccomp', undefined, 1, 0, ptr(header));
+  syscall('seccomp', undefined, 1, flags, ptr(header));
 }
 
 /** execve(2): does not return. @throws SyscallError when the kernel refuses */

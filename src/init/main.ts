@@ -1,8 +1,11 @@
 import fs from 'node:fs';
+import type { OciLinux, OciProcess } from '../container/oci.ts';
 import type { Enter, Go, Join, Prepare, Ready, Request } from '../container/protocol.ts';
+import type { Filter } from '../seccomp/index.ts';
 import { become, reportAndExit } from './become.ts';
 import { receive, send } from './channel.ts';
 import { failure, InitError } from './failure.ts';
+import { openLabel } from './label.ts';
 import * as libc from './libc.ts';
 import { protectOwnBinary, Rootfs } from './mounts.ts';
 import { mountOverlay } from './overlay.ts';
@@ -85,7 +88,8 @@ async function prepare(
   root.makeDirectory(spec.process.cwd);
   for (const directory of spec.linux.readonlyPaths) if (directory !== '/proc/sys') root.makeReadonly(directory);
   for (const file of spec.linux.maskedPaths) if (!needsNetwork(file)) root.mask(file);
-  const filter = spec.linux.seccomp === 'default' ? await seccompFilter(spec.process.capabilities.bounding) : undefined;
+  const filter = await filterOf(spec.linux.seccomp, spec.process);
+  const label = openLabel(spec.process.apparmorProfile);
 
   // 3. The network is being wired by minirun meanwhile; its namespace and interfaces come first.
   handedOver = { status: status.read, ...fds };
@@ -108,7 +112,7 @@ async function prepare(
   fs.closeSync(root.fd);
   process.chdir(spec.root.path);
   libc.pivotRootHere();
-  become(spec.process, filter, streams, status.write, awaitGo);
+  become(spec.process, { filter, label }, streams, status.write, awaitGo);
 }
 
 async function join(request: Join, status: { read: number; write: number }): Promise<void> {
@@ -116,19 +120,21 @@ async function join(request: Join, status: { read: number; write: number }): Pro
   // Threads share root and working directory, and a process that shares them may not enter a mount namespace.
   libc.unshare(libc.CLONE_FS);
   const own = Number(fs.readlinkSync('/proc/self'));
+  const label = openLabel(request.process.apparmorProfile);
   libc.enterNamespace(`/proc/${request.pid}/ns/mnt`);
   process.chdir('/');
-  const filter = request.seccomp === 'default' ? await seccompFilter(request.process.capabilities.bounding) : undefined;
+  const filter = await filterOf(request.seccomp, request.process);
   const { streams, fds } = makeStreams(request.stdio, '/dev', request.process.consoleSize);
   handedOver = { status: status.read, ...fds };
   send({ type: 'ready', pid: own, fds: handedOver });
-  become(request.process, filter, streams, status.write, awaitGo);
+  become(request.process, { filter, label }, streams, status.write, awaitGo);
 }
 
 /** The compiled seccomp filter; loaded lazily because `--privileged` does without. */
-async function seccompFilter(capabilities: readonly string[]): Promise<Uint8Array> {
-  const { seccompProgram } = await import('./seccomp/index.ts');
-  return seccompProgram(capabilities);
+async function filterOf(seccomp: OciLinux['seccomp'], { capabilities }: OciProcess): Promise<Filter | undefined> {
+  if (seccomp === 'unconfined') return undefined;
+  const { seccompFilter } = await import('../seccomp/index.ts');
+  return seccompFilter(seccomp, capabilities.bounding);
 }
 
 /** Writes a sysctl of the container's namespaces, after making sure that this is the real proc (CVE-2025-52881). */
