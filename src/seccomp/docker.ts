@@ -203,8 +203,7 @@ function readAction(fields: Fields, prefix: '' | 'default'): { action: string; e
     fields.refuse(named('errno'), `${name} is ${byName}, but ${named('errnoRet')} says ${number}`);
   const errnoRet = number ?? byName;
   // The OCI's rule. Without it a profile would say something that does not happen.
-  if (errnoRet !== undefined && !takesErrno(action))
-    fields.refuse(named('errnoRet'), `${action} returns no errno`);
+  if (errnoRet !== undefined && !takesErrno(action)) fields.refuse(named('errnoRet'), `${action} returns no errno`);
   return { action: action, ...(errnoRet === undefined ? {} : { errnoRet }) };
 }
 

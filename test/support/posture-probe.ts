@@ -8,7 +8,7 @@
 import { dlopen, FFIType, ptr, read } from 'bun:ffi';
 import fs from 'node:fs';
 import os from 'node:os';
-import { aarch64, x86_64 } from '../../src/init/seccomp/tables.ts';
+import { aarch64, x86_64 } from '../../src/seccomp/tables.ts';
 
 const { i64_fast: i64, ptr: pointer } = FFIType;
 const { symbols: libc } = dlopen('libc.so.6', {
