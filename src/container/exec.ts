@@ -92,7 +92,7 @@ export async function enterContainer(container: Container, request: ExecRequest,
     stdio,
   } satisfies Join);
   const ready = readyOf(child, (await child.receive()) as Ready | Failure | undefined);
-  return { child, ready, status: openStatus(ready) };
+  return { child, ready, status: openStatus(ready, spec.linux.seccomp) };
 }
 
 /** Docker's events of a further process; the command stands behind the first two. */

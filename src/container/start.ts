@@ -17,6 +17,7 @@ import { planFiles, resolversFor } from './etc.ts';
 import { recordStart } from './events.ts';
 import { finish } from './finish.ts';
 import { loggerArgv } from './logger.ts';
+import type { OciLinux } from './oci.ts';
 import { readPipe } from './pipe.ts';
 import { type Enter, execMark, type Failure, type Prepare, type Ready, type Stdio } from './protocol.ts';
 import { isAtRest } from './status.ts';
@@ -127,7 +128,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     writeState(id, starting);
     faultPoint('init.ready');
     const status = await whileAlive(starting.init, async () => {
-      const opened = openStatus(ready);
+      const opened = openStatus(ready, spec.linux.seccomp);
       await mode.onReady?.(ready);
       if (!mode.foreground && definition.tty) await logTerminal(ready, files.log);
       return { opened };
@@ -298,14 +299,18 @@ function readyOrFailure(child: Child, answer: Record<string, unknown> | undefine
  *
  * @returns the failure, or undefined when the command runs
  */
-export function openStatus(ready: Ready): Promise<Failure | undefined> {
+export function openStatus(ready: Ready, seccomp: OciLinux['seccomp']): Promise<Failure | undefined> {
   // Opened now, while init still waits and so has the other end.
   const fd = fs.openSync(`/proc/${ready.pid}/fd/${ready.fds.status}`, 'r');
   return readToEnd(fd).then((content) => {
     const line = content.split('\n').find((each) => each.startsWith('{'));
     if (line !== undefined) return JSON.parse(line) as Failure;
     if (content.startsWith(execMark)) return undefined;
-    return { type: 'failed', what: 'cannot start the container', why: 'its init process was killed', code: 125 };
+    const what = 'cannot start the container';
+    if (typeof seccomp === 'string') return { type: 'failed', what, why: 'its init process was killed', code: 125 };
+    const why =
+      'its init process was killed, probably by the seccomp profile, under which it has its last steps to take';
+    return { type: 'failed', what, why, remedy: 'Look into docs/security-options.md for what it needs', code: 125 };
   });
 }
 

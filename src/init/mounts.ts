@@ -215,10 +215,17 @@ export class Rootfs {
     if (target === undefined) return;
     const isDirectory = (fs.fstatSync(target).mode & S_IFMT) === S_IFDIR;
     const place = `/proc/self/fd/${target}`;
-    if (isDirectory) mount('tmpfs', place, 'tmpfs', MS.RDONLY, 'size=0k', masked);
-    else mount(`/proc/self/fd/${this.ownNull()}`, place, '', MS.BIND, '', masked);
+    if (!isDirectory) mount(`/proc/self/fd/${this.ownNull()}`, place, '', MS.BIND, '', masked);
+    else if (this.empty !== undefined) mount(`/proc/self/fd/${this.empty}`, place, '', MS.BIND, '', masked);
+    else {
+      mount('tmpfs', place, 'tmpfs', MS.RDONLY, 'size=0k', masked);
+      this.empty = openInRoot(this.fd, masked);
+    }
     fs.closeSync(target);
   }
+
+  /** The first directory that was hidden, empty and read-only: a file system of its own for each would take longer. */
+  private empty: number | undefined;
 
   private null_: number | undefined;
 
