@@ -8,7 +8,6 @@ import type { Step } from '../host/steps.ts';
 import type { Endpoint, PublishedPort } from '../network/definition.ts';
 import { hasIpv6 } from '../network/facts.ts';
 import { connect, forgoBringUp, leaseAll } from '../network/lifecycle.ts';
-import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { initEnvironment, unshareArgv } from './argv.ts';
 import type { ContainerState, Definition } from './definition.ts';
@@ -22,7 +21,7 @@ import { isAtRest } from './status.ts';
 import { planContainerNames, settleNames } from './names.ts';
 import { namespaceName, type Networking, networkOf } from './networking.ts';
 import { hasLinks, linkIfnames, reachOfEndpoint } from './routes-file.ts';
-import { type Container, containerFiles, readSpec, readState, requireContainer, writeState } from './store.ts';
+import { type Container, containerFiles, readSpec, readState, requireContainer, writeState, writeSteps } from './store.ts';
 import { interfaceSysctls } from './spec.ts';
 import { supervisorArgv } from './supervisor.ts';
 
@@ -272,7 +271,7 @@ async function claimForStart({ definition }: Container): Promise<void> {
 
 /** Written before the first step is applied: a killed process then leaves a trail for whoever comes next. */
 function recordSteps(id: string, steps: readonly Step[]): void {
-  writeJson(containerFiles(id).steps, steps, { durable: false });
+  writeSteps(id, steps);
   faultPoint('steps.recorded');
 }
 

@@ -1,9 +1,10 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
-import { readJson } from '../state/json.ts';
+import { peekFile } from '../state/files.ts';
+import { kinds } from '../state/migrations.ts';
 import { Changes } from './changes.ts';
-import type { ContainerState } from './definition.ts';
+import { stateShape } from './files.ts';
 import { reclaim } from './reconcile.ts';
 import { isAtRest } from './status.ts';
 import { containerFiles, isSettled, readState, requireContainer } from './store.ts';
@@ -48,6 +49,6 @@ function recordedCode(id: string): number | undefined {
       // Not written yet, or gone.
     }
   }
-  const left = readJson<ContainerState>(path.join(`${directory}.removing`, 'state.json'));
-  return left !== undefined && isAtRest(left) ? left.exitCode : undefined;
+  const left = peekFile(kinds.state, stateShape, path.join(`${directory}.removing`, 'state.json'));
+  return left?.status !== undefined && isAtRest({ status: left.status }) ? left.exitCode : undefined;
 }
