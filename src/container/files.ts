@@ -1,6 +1,13 @@
 import type { ProcessRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
-import type { Attachment, Driver, Endpoint, InterfaceAddress, NetworkRoute, PublishedPort } from '../network/definition.ts';
+import type {
+  Attachment,
+  Driver,
+  Endpoint,
+  InterfaceAddress,
+  NetworkRoute,
+  PublishedPort,
+} from '../network/definition.ts';
 import { address, fileName, ifname, publishedPort, routeShape } from '../network/files.ts';
 import type { PortRequest } from '../network/ports.ts';
 import type { Route } from '../network/route.ts';
@@ -20,6 +27,7 @@ import {
   processShape,
   text,
   textLike,
+  time,
   word,
   wordOf,
 } from '../state/shape.ts';
@@ -85,7 +93,7 @@ export const definitionShape = object<Definition>({
   schema: oneOf(2),
   id: textLike(fullId),
   name,
-  created: text,
+  created: time,
   image: text,
   imageId: text,
   layers: listOf(absolutePath),
@@ -101,7 +109,10 @@ export const definitionShape = object<Definition>({
   dnsOptions: listOf(word),
   addHosts: listOf(listOf(word, { length: 2 })),
   autoRemove: flag,
-  restart: object<RestartPolicy>({ name: wordOf<RestartPolicy['name']>({ no: true, 'on-failure': true, always: true, 'unless-stopped': true }), maximum: count }),
+  restart: object<RestartPolicy>({
+    name: wordOf<RestartPolicy['name']>({ no: true, 'on-failure': true, always: true, 'unless-stopped': true }),
+    maximum: count,
+  }),
   stopSignal: count,
   stopTimeout: number,
   tty: flag,
@@ -153,8 +164,8 @@ export const stateShape = object<ContainerState>({
   endpoints: listOf(endpoint),
   ports: optional(listOf(publishedPort)),
   exitCode: number,
-  startedAt: text,
-  finishedAt: text,
+  startedAt: time,
+  finishedAt: time,
   restartCount: count,
   restartDelay: number,
   stoppedByUser: flag,
@@ -206,9 +217,7 @@ export const specShape = object<SpecFile>({
   ociVersion: textLike(/^1\./),
   hostname: text,
   root: object<OciSpec['root']>({ path: absolutePath, readonly: flag }),
-  mounts: listOf(
-    object<OciMount>({ destination: text, type: text, source: text, options: words }),
-  ),
+  mounts: listOf(object<OciMount>({ destination: text, type: text, source: text, options: words })),
   annotations: mapOf(text),
   process: processFields,
 });

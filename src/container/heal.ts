@@ -19,7 +19,7 @@ import { kinds } from '../state/migrations.ts';
 import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
 import { ownMarker } from '../state/root.ts';
-import type { ContainerState, Definition } from './definition.ts';
+import type { ContainerState } from './definition.ts';
 import { noteOwner } from './owners.ts';
 import { planPublished } from './publish.ts';
 import { rebuiltDefinition, rebuiltState } from './rebuild.ts';
@@ -87,14 +87,14 @@ function remedyOf(damage: Damage): Remedy {
   const { file, parts } = damage;
   switch (damage.kind) {
     case kinds.definition: {
-      const definition = rebuiltDefinition(ownerOf(file), parts as Partial<Definition>);
+      const definition = rebuiltDefinition(ownerOf(file), parts);
       return {
         content: definition,
         meaning: `Container ${definition.name} can be looked at and removed, but not started any more: minirun rm -f ${definition.name}.`,
       };
     }
     case kinds.state:
-      return remedyOfState(ownerOf(file), parts as Partial<ContainerState>);
+      return remedyOfState(ownerOf(file), parts);
     case kinds.steps: {
       const id = ownerOf(file);
       const steps = stepsToUndo(id, (parts as { steps?: Step[] }).steps ?? []);
@@ -131,7 +131,7 @@ function remedyOf(damage: Damage): Remedy {
         content: { ...parts, schema: 1, by: { pid: 0, start: 0 } },
       };
     case kinds.index:
-      return { content: indexWithNames(parts as Partial<Index>), meaning: namesMeaning };
+      return { content: indexWithNames(parts), meaning: namesMeaning };
     case kinds.marker:
       return { content: ownMarker(), meaning: 'It was written anew.' };
     default:

@@ -122,8 +122,7 @@ export async function changeNames(
   const plan = planContainerNames(definition, hostname, netns, places, { redirected });
   await withLock(() => {
     // Under the lock: `rename` rewrites them too. Nothing to do when the container has ended meanwhile.
-    if (fs.existsSync(containerFiles(id).steps))
-      writeSteps(id, [...readSteps(id), ...plan.steps]);
+    if (fs.existsSync(containerFiles(id).steps)) writeSteps(id, [...readSteps(id), ...plan.steps]);
   });
   if (plan.steps.length === 0) return keepPeersInHosts();
   await endOwnNameServer(id);

@@ -64,7 +64,8 @@ export async function reconcile(
   const left = unsettled(ids, looksAt);
   listNetworks();
   // Before anything is made of what damaged files seem to say.
-  if (isAnythingDamaged()) await attempt(async () => problems.push(...(await (await import('./heal.ts')).settleDamage())));
+  if (isAnythingDamaged())
+    await attempt(async () => problems.push(...(await (await import('./heal.ts')).settleDamage())));
   for (const id of left) await attempt(() => reclaim(id));
   if (listNetworks().some((network) => 'transient' in network)) {
     const { finishInterruptedChanges } = await import('../network/manage.ts');

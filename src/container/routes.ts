@@ -125,7 +125,9 @@ export async function removeRoute(place: string, words: readonly string[]): Prom
     const rest = readRoutes(id).filter((route) => !(samePlace(route, found) && route.via === found.via));
     return {
       steps: step === undefined || !isSameRun(state, readState(id)) ? [] : [step],
-      restore: [[containerFiles(id).routes, rest.length === 0 ? null : ({ schema: 1, routes: rest } satisfies RoutesFile)]],
+      restore: [
+        [containerFiles(id).routes, rest.length === 0 ? null : ({ schema: 1, routes: rest } satisfies RoutesFile)],
+      ],
     };
   });
 }

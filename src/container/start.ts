@@ -21,7 +21,15 @@ import { isAtRest } from './status.ts';
 import { planContainerNames, settleNames } from './names.ts';
 import { namespaceName, type Networking, networkOf } from './networking.ts';
 import { hasLinks, linkIfnames, reachOfEndpoint } from './routes-file.ts';
-import { type Container, containerFiles, readSpec, readState, requireContainer, writeState, writeSteps } from './store.ts';
+import {
+  type Container,
+  containerFiles,
+  readSpec,
+  readState,
+  requireContainer,
+  writeState,
+  writeSteps,
+} from './store.ts';
 import { interfaceSysctls } from './spec.ts';
 import { supervisorArgv } from './supervisor.ts';
 
@@ -55,6 +63,7 @@ export interface StartMode {
 export async function startContainer(reference: string, mode: StartMode): Promise<Running> {
   const container = requireContainer(reference, true);
   const { id } = container.definition;
+  refuseDamaged(container.definition);
   try {
     await claimForStart(container);
     return await startClaimed(container, mode);
@@ -70,6 +79,16 @@ export async function startContainer(reference: string, mode: StartMode): Promis
     }
     throw error;
   }
+}
+
+/** Nobody knows what a container was not to be allowed whose definition could be read in part only. */
+function refuseDamaged({ name, damaged }: Definition): void {
+  if (damaged !== true) return;
+  throw new MinirunError(
+    `cannot start container "${name}"`,
+    'its definition.json was damaged, and only a part of it could be read',
+    `Remove it (minirun rm -f ${name}), and create it again`,
+  );
 }
 
 async function startClaimed({ definition, state }: Container, mode: StartMode): Promise<Running> {

@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
+import { messageOf } from '../errors.ts';
 import { runTool } from '../host/exec.ts';
 import { which } from '../host/launch.ts';
 import { bootId, isAlive, type ProcessRef } from '../host/process.ts';
@@ -92,9 +93,12 @@ function checkLeftovers(): Check {
     const unreadable = (error as NodeJS.ErrnoException).code !== 'ENOENT';
     return unreadable ? warning(name, 'not looked for', 'sudo minirun doctor') : ok(name, 'none');
   }
-  const states = entries
-    .filter((entry) => /^[0-9a-f]{64}$/.test(entry))
-    .map((id) => ({ id, state: peekFile(kinds.state, ownedShape, path.join(paths.container(id), 'state.json')) }));
+  let states: { id: string; state: Partial<Owned> | undefined }[];
+  try {
+    states = readStates(entries);
+  } catch (error) {
+    return warning(name, messageOf(error), 'use the newer minirun');
+  }
   const dead = states.filter(({ state }) => state !== undefined && !isSettled(state));
   if (dead.length === 0) return ok(name, 'none');
   const ids = dead.map(({ id }) => id.slice(0, 12)).join(', ');
@@ -103,6 +107,12 @@ function checkLeftovers(): Check {
     `of killed processes: container ${ids}; the next minirun command takes them back`,
     asRoot('minirun ps -a'),
   );
+}
+
+function readStates(entries: readonly string[]) {
+  return entries
+    .filter((entry) => /^[0-9a-f]{64}$/.test(entry))
+    .map((id) => ({ id, state: peekFile(kinds.state, ownedShape, path.join(paths.container(id), 'state.json')) }));
 }
 
 /** Whether the container is at rest or its owner lives. */

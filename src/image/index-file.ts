@@ -18,6 +18,7 @@ import {
   type Shape,
   text,
   textLike,
+  time,
 } from '../state/shape.ts';
 import { algorithmOf, digestOf, hexOf } from './digest.ts';
 import type { ImageConfig } from './image.ts';
@@ -83,10 +84,7 @@ const descriptorShape = object<Descriptor>({
 const indexShape = object<Index>({
   schema: oneOf(2),
   references: mapOf(object<Tag>({ id: digest, standIn: optional(text) }), imageName),
-  images: mapOf(
-    object<ImageRecord>({ size: count, stored: text, manifest: optional(descriptorShape) }),
-    digest,
-  ),
+  images: mapOf(object<ImageRecord>({ size: count, stored: time, manifest: optional(descriptorShape) }), digest),
   layers: mapOf(
     object<LayerRecord>({ size: count, opaque: optional(oneOf(true)), blob: optional(descriptorShape) }),
     digest,
@@ -121,8 +119,7 @@ export function rebuiltIndex(parts: Partial<Index> = {}): Index {
     const id = `sha256:${path.basename(entry, '.json')}`;
     const diffIds = isDigest(id) ? soundConfig(id)?.rootfs.diff_ids : undefined;
     if (diffIds === undefined || !diffIds.every((diffId) => fs.existsSync(layerPlace(diffId)))) continue;
-    for (const diffId of diffIds)
-      index.layers[diffId] ??= layers[diffId] ?? { size: bytesBelow(layerPlace(diffId)) };
+    for (const diffId of diffIds) index.layers[diffId] ??= layers[diffId] ?? { size: bytesBelow(layerPlace(diffId)) };
     const size = diffIds.reduce((sum, diffId) => sum + (index.layers[diffId]?.size ?? 0), 0);
     index.images[id] = images[id] ?? { size, stored: new Date().toISOString() };
   }
@@ -196,7 +193,7 @@ const configOfImage = object<ImageConfig>({
 const configShape = object<Pick<OciImageConfig, 'architecture' | 'os' | 'config' | 'rootfs' | 'created'>>({
   architecture: text,
   os: text,
-  created: orNull(text),
+  created: orNull(time),
   config: orNull(configOfImage),
   rootfs: object<OciImageConfig['rootfs']>({ type: anything, diff_ids: listOf(digest) }),
 });
@@ -209,14 +206,14 @@ const configShape = object<Pick<OciImageConfig, 'architecture' | 'os' | 'config'
 export function readConfig(id: string): OciImageConfig | undefined {
   const file = configPlace(id);
   const found = examine(kinds.imageConfig, configShape, file);
-  if (!(found instanceof Damage)) return found as OciImageConfig | undefined;
+  if (!(found instanceof Damage)) return found;
   throw new MinirunError(`cannot read ${file}`, 'it is damaged', 'See minirun system check');
 }
 
 /** The same for lists of images: undefined when it is missing or damaged. */
 export function findConfig(id: string): OciImageConfig | undefined {
   const found = examine(kinds.imageConfig, configShape, configPlace(id));
-  return found instanceof Damage ? undefined : (found as OciImageConfig | undefined);
+  return found instanceof Damage ? undefined : found;
 }
 
 /** Every name of an image. */

@@ -15,6 +15,7 @@ import {
   type Shape as FileShape,
   text,
   textLike,
+  time,
   word,
   wordOf,
 } from '../state/shape.ts';
@@ -55,7 +56,8 @@ const range: FileShape = {
   },
 };
 
-const containerId = textLike(/^[0-9a-f]{64}$/);
+/** It becomes a part of paths. */
+const containerId = textLike(/^[\w-]{1,64}$/);
 /** What may be a name in a path. */
 export const fileName = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 
@@ -81,7 +83,7 @@ export const networkShape = object<Network>({
   icc: flag,
   hostAddress: flag,
   mtu: optional(count),
-  created: text,
+  created: time,
   labels: mapOf(text),
   automatic: flag,
   leases: mapOf(containerId, address),
@@ -97,7 +99,12 @@ export const networkShape = object<Network>({
 const protocol = wordOf<Protocol>({ tcp: true, udp: true, sctp: true });
 
 /** A port of the host that leads to a container. */
-export const publishedPort = object<PublishedPort>({ protocol, hostIp: address, hostPort: count, containerPort: count });
+export const publishedPort = object<PublishedPort>({
+  protocol,
+  hostIp: address,
+  hostPort: count,
+  containerPort: count,
+});
 
 /** `ports.json`: which container has which ports of the host. */
 export interface Reservations {
@@ -130,7 +137,7 @@ const linkEnd = object<LinkEnd>({
 export const linkShape = object<Link>({
   schema: oneOf(1),
   name: textLike(fileName),
-  created: text,
+  created: time,
   kind: wordOf<Link['kind']>({ veth: true, phys: true }),
   ends: listOf(linkEnd, { length: 2 }),
   mtu: optional(count),

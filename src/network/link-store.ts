@@ -27,7 +27,12 @@ export function readLink(name: string): Link | undefined {
   const link = readFile(kinds.link, linkShape, file);
   if (link === undefined) return undefined;
   if (link.name !== name) {
-    noteDamage(kinds.link, file, 'is that of another link', () => peekFile(kinds.link, linkShape, file)?.name === link.name);
+    noteDamage(
+      kinds.link,
+      file,
+      'is that of another link',
+      () => peekFile(kinds.link, linkShape, file)?.name === link.name,
+    );
     return undefined;
   }
   return link.boot === bootId() ? link : resting(link);

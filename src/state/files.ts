@@ -75,11 +75,7 @@ export function contentOf(file: string): object | undefined {
 }
 
 /** Looks at a file, twice when it is damaged: whoever writes one replaces it as a whole, so that no look finds half of it. */
-export function examine<T extends object>(
-  kind: Kind,
-  shape: ObjectShape<T>,
-  file: string,
-): T | Damage<T> | undefined {
+export function examine<T extends object>(kind: Kind, shape: ObjectShape<T>, file: string): T | Damage<T> | undefined {
   const found = look(kind, shape, file);
   return found instanceof Damage ? look(kind, shape, file) : found;
 }
@@ -104,7 +100,7 @@ function look<T extends object>(kind: Kind, shape: ObjectShape<T>, file: string)
     value = migrated(kind, value, file);
   } catch (error) {
     if (error instanceof MinirunError) throw error;
-    return damage('is not what it says it is');
+    return damage('is not what it says it is', shape.rest(value));
   }
   const wrong = shape.wrong(value);
   if (wrong === undefined) return value as T;
@@ -210,7 +206,8 @@ function unreadable(file: string, error: unknown): Unreadable | undefined {
   if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
   const stat = fs.lstatSync(file, { throwIfNoEntry: false });
   if (stat !== undefined && !stat.isFile()) return new Unreadable(`is ${sortOf(stat)}`);
-  if (['EIO', 'EACCES', 'EPERM', 'EUCLEAN', 'EBADMSG'].includes(code)) return new Unreadable(`cannot be read (${code})`);
+  if (['EIO', 'EACCES', 'EPERM', 'EUCLEAN', 'EBADMSG'].includes(code))
+    return new Unreadable(`cannot be read (${code})`);
   throw error;
 }
 

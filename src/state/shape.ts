@@ -57,6 +57,14 @@ export function textLike(pattern: RegExp): Shape {
   };
 }
 
+/** RFC 3339; empty for what has not happened. */
+export const time: Shape = {
+  wrong: (value) =>
+    value === '' || (typeof value === 'string' && value.length < 40 && !Number.isNaN(Date.parse(value)))
+      ? undefined
+      : ': no time',
+};
+
 /** A word of a command: nothing in it that ends a line or a string of C. */
 export const word = textLike(/^[^\0\n\r]*$/);
 
@@ -105,7 +113,9 @@ export function listOf(shape: Shape, { partly = false, length }: { partly?: bool
       return undefined;
     },
     ...(partly
-      ? { rest: (value) => (Array.isArray(value) ? value.filter((each) => shape.wrong(each) === undefined) : undefined) }
+      ? {
+          rest: (value) => (Array.isArray(value) ? value.filter((each) => shape.wrong(each) === undefined) : undefined),
+        }
       : {}),
   };
 }

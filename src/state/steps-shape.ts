@@ -64,4 +64,3 @@ const step = object<Step>({ id: text, why: text, apply: listOf(command), undo: l
 
 /** Steps that were applied. Each can be undone without the others. */
 export const stepsShape = listOf(step, { partly: true });
-
