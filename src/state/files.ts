@@ -83,28 +83,37 @@ export function examine<T extends object>(kind: Kind, shape: ObjectShape<T>, fil
 function look<T extends object>(kind: Kind, shape: ObjectShape<T>, file: string): T | Damage<T> | undefined {
   const source = readText(file);
   if (source === undefined) return undefined;
-  const again = () => {
-    const now = look(kind, shape, file);
-    return now instanceof Damage ? now : undefined;
-  };
-  const damage = (why: string, parts: Partial<T> = {}) => new Damage<T>(kind, file, why, parts, again);
-  if (source instanceof Unreadable) return damage(source.why);
+  if (typeof source !== 'string') return damageOf(kind, shape, file, source.why);
   let value: unknown;
   try {
     value = JSON.parse(source);
   } catch {
     const why = source === '' ? 'is empty' : isTruncated(source) ? 'is cut off' : 'is not JSON';
-    return damage(why, partsOf(kind, shape, file, salvage(source)));
+    return damageOf(kind, shape, file, why, partsOf(kind, shape, file, salvage(source)));
   }
   try {
     value = migrated(kind, value, file);
   } catch (error) {
     if (error instanceof MinirunError) throw error;
-    return damage('is not what it says it is', shape.rest(value));
+    return damageOf(kind, shape, file, 'is not what it says it is', shape.rest(value));
   }
   const wrong = shape.wrong(value);
   if (wrong === undefined) return value as T;
-  return damage(`is not of the right form (${wrong.replace(/^[.:] ?/, '')})`, shape.rest(value));
+  const why = `is not of the right form (${wrong.replace(/^[.:] ?/, '')})`;
+  return damageOf(kind, shape, file, why, shape.rest(value));
+}
+
+function damageOf<T extends object>(
+  kind: Kind,
+  shape: ObjectShape<T>,
+  file: string,
+  why: string,
+  parts: Partial<T> = {},
+): Damage<T> {
+  return new Damage<T>(kind, file, why, parts, () => {
+    const now = look(kind, shape, file);
+    return now instanceof Damage ? now : undefined;
+  });
 }
 
 function partsOf<T>(kind: Kind, shape: ObjectShape<T>, file: string, value: unknown): Partial<T> {
@@ -129,9 +138,9 @@ function isTruncated(source: string): boolean {
  */
 export function migrated(kind: Kind, value: unknown, file: string): unknown {
   if (kind.isUnmarked) return value;
+  if ((value as { schema?: unknown } | null)?.schema === kind.schema) return value;
   const schema = schemaOf(value);
   if (schema === undefined) throw new TypeError('no schema');
-  if (schema === kind.schema && Object.hasOwn(value as object, 'schema')) return value;
   if (schema > kind.schema) {
     throw new MinirunError(
       `cannot read ${file}`,
@@ -175,7 +184,8 @@ function readText(file: string): string | Unreadable | undefined {
   try {
     const length = fs.readSync(fd, chunk, 0, chunk.length, null);
     if (length === 0 || length === chunk.length) return readUnusual(fd);
-    return decoded(chunk.subarray(0, length));
+    const source = chunk.toString('utf8', 0, length);
+    return source.includes('\uFFFD') ? decoded(chunk.subarray(0, length)) : source;
   } catch (error) {
     return unreadable(file, error);
   } finally {
