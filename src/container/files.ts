@@ -171,6 +171,7 @@ export const stateShape = object<ContainerState>({
   stoppedByUser: flag,
   unborn: flag,
   keepsVolumes: optional(flag),
+  unannounced: optional(flag),
   error: text,
 });
 

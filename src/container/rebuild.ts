@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { bootId, isAlive, type ProcessRef, processRef } from '../host/process.ts';
 import { kinds } from '../state/migrations.ts';
-import { peekFile } from '../state/files.ts';
+import { peekFile, textOf } from '../state/files.ts';
 import { paths } from '../state/paths.ts';
 import { type ContainerState, type Definition, restingState } from './definition.ts';
 import { containerFiles, namePattern, specShape, stateShape } from './files.ts';
@@ -130,10 +130,6 @@ function processes(): { pid: number; parent: number; command: string }[] {
 
 /** The exit code that a supervisor wrote down; undefined when it is none. */
 export function exitCodeOf(file: string): number | undefined {
-  try {
-    const source = fs.readFileSync(file, 'latin1').trim();
-    return /^\d{1,3}$/.test(source) ? Number(source) : undefined;
-  } catch {
-    return undefined;
-  }
+  const source = textOf(file)?.trim() ?? '';
+  return /^\d{1,3}$/.test(source) ? Number(source) : undefined;
 }

@@ -7,7 +7,7 @@ import { claimAbandoned, type Lingering, lingerNetworks, notYetDue, tearDown } f
 import { sweepLinks } from '../network/link-store.ts';
 import { listNetworks } from '../network/store.ts';
 import { rotateEvents } from '../state/events.ts';
-import { isAnythingDamaged, peekFile } from '../state/files.ts';
+import { isAnythingDamaged, soundFile } from '../state/files.ts';
 import { sweepTemporaries } from '../state/json.ts';
 import { sweepLocks } from '../state/lock.ts';
 import { kinds } from '../state/migrations.ts';
@@ -100,10 +100,10 @@ export async function endAbandonedNetworks(lingering: Lingering): Promise<void> 
 
 /** Goes on with a deletion that was cut short, unless its process is still at it. */
 function sweepHalfDeleted(directory: string): void {
-  const state = peekFile(kinds.state, stateShape, path.join(directory, 'state.json'));
+  const state = soundFile(kinds.state, stateShape, path.join(directory, 'state.json'));
   if (state?.boot === bootId() && isAlive(state.owner)) return;
   // It may have been killed before it told of it. Whoever deletes tells first.
-  const definition = peekFile(kinds.definition, definitionShape, path.join(directory, 'definition.json'));
+  const definition = soundFile(kinds.definition, definitionShape, path.join(directory, 'definition.json'));
   if (definition !== undefined) recordDestruction(definition, state, true);
   removeTree(directory);
 }

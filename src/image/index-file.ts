@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
 import { bytesBelow } from '../host/disk-usage.ts';
-import { Damage, examine, readFile } from '../state/files.ts';
+import { Damage, examine, readFile, soundFile } from '../state/files.ts';
 import { writeJson } from '../state/json.ts';
 import { kinds } from '../state/migrations.ts';
 import { paths } from '../state/paths.ts';
@@ -212,8 +212,7 @@ export function readConfig(id: string): OciImageConfig | undefined {
 
 /** The same for lists of images: undefined when it is missing or damaged. */
 export function findConfig(id: string): OciImageConfig | undefined {
-  const found = examine(kinds.imageConfig, configShape, configPlace(id));
-  return found instanceof Damage ? undefined : found;
+  return soundFile(kinds.imageConfig, configShape, configPlace(id));
 }
 
 /** Every name of an image. */

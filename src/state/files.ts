@@ -62,6 +62,12 @@ export function peekFile<T extends object>(kind: Kind, shape: ObjectShape<T>, fi
   return found instanceof Damage ? found.parts : found;
 }
 
+/** The text of a file that is not JSON, whatever lies there; undefined when there is none to be had. */
+export function textOf(file: string): string | undefined {
+  const source = readText(file);
+  return typeof source === 'string' ? source : undefined;
+}
+
 /** The object in a file, whatever it is; undefined when there is none. */
 export function contentOf(file: string): object | undefined {
   const source = readText(file);
@@ -72,6 +78,12 @@ export function contentOf(file: string): object | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** What a file says; undefined when it is damaged, too, which is not noted. */
+export function soundFile<T extends object>(kind: Kind, shape: ObjectShape<T>, file: string): T | undefined {
+  const found = examine(kind, shape, file);
+  return found instanceof Damage ? undefined : found;
 }
 
 /** Looks at a file, twice when it is damaged: whoever writes one replaces it as a whole, so that no look finds half of it. */
