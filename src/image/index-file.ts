@@ -81,7 +81,7 @@ const descriptorShape = object<Descriptor>({
   platform: anything,
 });
 
-const indexShape = object<Index>({
+export const indexShape = object<Index>({
   schema: oneOf(2),
   references: mapOf(object<Tag>({ id: digest, standIn: optional(text) }), imageName),
   images: mapOf(object<ImageRecord>({ size: count, stored: time, manifest: optional(descriptorShape) }), digest),

@@ -3,10 +3,22 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import fc from 'fast-check';
-import { definitionShape, routesFileShape, specShape, stateShape, stepsFileShape } from '../../../src/container/files.ts';
+import {
+  definitionShape,
+  routesFileShape,
+  specShape,
+  stateShape,
+  stepsFileShape,
+} from '../../../src/container/files.ts';
 import { MinirunError } from '../../../src/errors.ts';
 import { Damage, damaged, examine, migrated, readFile, setAside, takenAside } from '../../../src/state/files.ts';
-import { changeShape, hostRoutesShape, linkShape, networkShape, reservationsShape } from '../../../src/network/files.ts';
+import {
+  changeShape,
+  hostRoutesShape,
+  linkShape,
+  networkShape,
+  reservationsShape,
+} from '../../../src/network/files.ts';
 import { writeJson } from '../../../src/state/json.ts';
 import { type Kind, kinds } from '../../../src/state/migrations.ts';
 import { stateRoot } from '../../../src/state/paths.ts';
@@ -110,7 +122,10 @@ describe('a damaged file', () => {
     ['is cut off', '{"schema": 2, "name": "a", "si'],
     ['is not JSON', 'hello'],
     ['is not JSON', Buffer.alloc(100)],
-    ['is not UTF-8', Buffer.concat([Buffer.from('{"schema":2,"name":"'), Buffer.from([0xff, 0xc0]), Buffer.from('"}')])],
+    [
+      'is not UTF-8',
+      Buffer.concat([Buffer.from('{"schema":2,"name":"'), Buffer.from([0xff, 0xc0]), Buffer.from('"}')]),
+    ],
     ['is not what it says it is', '[]'.repeat(0) + 'null'],
     ['is not what it says it is', '{"schema": "two"}'],
     ['is not what it says it is', '{"schema": 0}'],
@@ -208,7 +223,12 @@ test('no content of any file is an error but a MinirunError', () => {
     [kinds.changing, changeShape],
   ];
   const keys = ['schema', 'id', 'name', 'endpoints', 'subnets', 'applied', 'undo', 'steps', 'network', 'ends', 'last'];
-  const values = fc.oneof(fc.jsonValue(), fc.constant(1), fc.constant(2), fc.array(fc.dictionary(fc.string(), fc.jsonValue())));
+  const values = fc.oneof(
+    fc.jsonValue(),
+    fc.constant(1),
+    fc.constant(2),
+    fc.array(fc.dictionary(fc.string(), fc.jsonValue())),
+  );
   const content = fc.oneof(fc.jsonValue(), fc.dictionary(fc.constantFrom(...keys), values));
   fc.assert(
     fc.property(fc.constantFrom(...shapes), content, ([each, itsShape], value) => {
