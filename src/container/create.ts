@@ -197,7 +197,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     request.hostname ??
     (network === 'host' ? readTextFile('hostname', '/proc/sys/kernel/hostname').trim() : id.slice(0, 12));
   const definition: Definition = {
-    schema: 1,
+    schema: 2,
     id,
     name: name ?? (await freeName()),
     created: new Date().toISOString(),

@@ -25,7 +25,7 @@ export interface Volume {
  * under the lock.
  */
 export interface Definition {
-  schema: 1;
+  schema: 2;
   /** 64 hexadecimal digits. */
   id: string;
   name: string;
@@ -42,13 +42,11 @@ export interface Definition {
   command: string[];
   /** `none`, `host`, `container:ID` or the name of its first network. */
   network: string;
-  /** Its networks, in the order of its interfaces. Absent in containers of minirun 0.3, which have one: see `attachmentsOf`. */
-  attachments?: Attachment[];
+  /** Its networks. Their order is that of `attachmentsOf`. */
+  attachments: Attachment[];
   /** `-p`, and `-P`. */
   publish?: PortRequest[];
   publishAll?: boolean;
-  /** `--ip`, of minirun 0.3. */
-  address?: string;
   dns: string[];
   dnsSearch: string[];
   dnsOptions: string[];
@@ -71,6 +69,8 @@ export interface Definition {
   volumes?: Volume[];
   /** The image's; kept to be shown. */
   healthcheck?: ImageConfig['Healthcheck'];
+  /** What could be read of a file that was damaged: enough to look at the container and to remove it, not to start it. */
+  damaged?: boolean;
 }
 
 /** `creating` is the time between the reservation of the name and the first state that others may act on. */
@@ -78,7 +78,7 @@ export type Status = 'creating' | 'created' | 'starting' | 'running' | 'stopping
 
 /** Where a container is in its life: `containers/<id>/state.json`. */
 export interface ContainerState {
-  schema: 1;
+  schema: 2;
   status: Status;
   /** The boot in which `owner`, `init` and `endpoints` mean anything. */
   boot: string;
@@ -115,7 +115,7 @@ export interface ContainerState {
 }
 
 export const restingState: Omit<ContainerState, 'status' | 'boot'> = {
-  schema: 1,
+  schema: 2,
   endpoints: [],
   exitCode: 0,
   startedAt: '',

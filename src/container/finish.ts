@@ -4,6 +4,7 @@ import { undoSteps } from '../host/executor.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { bootId, endGroup, endOrphans, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
+import type { Step } from '../host/steps.ts';
 import { forgetLinksOf, linksOf } from '../network/link-store.ts';
 import { type Departure, leave, lingerNetworks, tearDown } from '../network/lifecycle.ts';
 import { releasePorts } from '../network/port-store.ts';
@@ -16,6 +17,7 @@ import { keepPeersInHosts } from './names.ts';
 import { attachmentsOf } from './networking.ts';
 import { forgetOwner } from './owners.ts';
 import {
+  areStepsLost,
   type Container,
   containerFiles,
   readContainer,
@@ -136,7 +138,7 @@ async function takeDown(
     if (sameBoot && linksOf(id).length > 0) await (await import('./links.ts')).leaveLinks(id);
   });
   await attempt(async () => {
-    if (sameBoot) errors.push(...(await undoSteps(readSteps(id))));
+    if (sameBoot) errors.push(...(await undoSteps(await stepsOf(id, before))));
     faultPoint('finish.undone');
     // Not before: whoever gets the port next must not find the old rule in front of its own.
     if (errors.length === 0) await releasePorts(id);
@@ -155,6 +157,13 @@ async function takeDown(
     if (departure.idle.length > 0) await lingerNetworks(departure.idle, lingerArgv());
   });
   return errors;
+}
+
+/** What is on record to be undone; planned anew where the record is lost. */
+async function stepsOf(id: string, state: ContainerState): Promise<Step[]> {
+  const steps = readSteps(id);
+  if (!areStepsLost(id, state)) return steps;
+  return (await import('./heal.ts')).stepsToUndo(id, steps);
 }
 
 /** Writes down that a container is at rest, or who answers for it from now on. */

@@ -33,6 +33,7 @@ import {
   readSteps,
   requireContainer,
   writeState,
+  writeSteps,
 } from './store.ts';
 
 /** The containers that have addresses in a network, by id. */
@@ -143,8 +144,7 @@ async function movePorts(
   if (JSON.stringify(old) === JSON.stringify(wanted)) return;
   // Both are on record while they change.
   const others = readSteps(id).filter((step) => step.id !== publishStep);
-  const record = (steps: readonly Step[]) =>
-    writeJson(containerFiles(id).steps, [...others, ...steps], { durable: false });
+  const record = (steps: readonly Step[]) => writeSteps(id, [...others, ...steps]);
   record([...old, ...wanted]);
   faultPoint('ports.recorded');
   const errors = await undoSteps(old);

@@ -8,7 +8,6 @@ import type { Step } from '../host/steps.ts';
 import type { Endpoint, PublishedPort } from '../network/definition.ts';
 import { hasIpv6 } from '../network/facts.ts';
 import { connect, forgoBringUp, leaseAll } from '../network/lifecycle.ts';
-import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { confinement } from './apparmor.ts';
 import { initEnvironment, unshareArgv } from './argv.ts';
@@ -24,7 +23,15 @@ import { isAtRest } from './status.ts';
 import { planContainerNames, settleNames } from './names.ts';
 import { namespaceName, type Networking, networkOf } from './networking.ts';
 import { hasLinks, linkIfnames, reachOfEndpoint } from './routes-file.ts';
-import { type Container, containerFiles, readSpec, readState, requireContainer, writeState } from './store.ts';
+import {
+  type Container,
+  containerFiles,
+  readSpec,
+  readState,
+  requireContainer,
+  writeState,
+  writeSteps,
+} from './store.ts';
 import { interfaceSysctls } from './spec.ts';
 import { supervisorArgv } from './supervisor.ts';
 
@@ -58,6 +65,7 @@ export interface StartMode {
 export async function startContainer(reference: string, mode: StartMode): Promise<Running> {
   const container = requireContainer(reference, true);
   const { id } = container.definition;
+  refuseDamaged(container.definition);
   try {
     await claimForStart(container);
     return await startClaimed(container, mode);
@@ -73,6 +81,16 @@ export async function startContainer(reference: string, mode: StartMode): Promis
     }
     throw error;
   }
+}
+
+/** Nobody knows what a container was not to be allowed whose definition could be read in part only. */
+function refuseDamaged({ name, damaged }: Definition): void {
+  if (damaged !== true) return;
+  throw new MinirunError(
+    `cannot start container "${name}"`,
+    'its definition.json was damaged, and only a part of it could be read',
+    `Remove it (minirun rm -f ${name}), and create it again`,
+  );
 }
 
 async function startClaimed({ definition, state }: Container, mode: StartMode): Promise<Running> {
@@ -275,7 +293,7 @@ async function claimForStart({ definition }: Container): Promise<void> {
 
 /** Written before the first step is applied: a killed process then leaves a trail for whoever comes next. */
 function recordSteps(id: string, steps: readonly Step[]): void {
-  writeJson(containerFiles(id).steps, steps, { durable: false });
+  writeSteps(id, steps);
   faultPoint('steps.recorded');
 }
 

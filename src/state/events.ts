@@ -35,6 +35,10 @@ export const eventFiles = () => ({
   previous: path.join(paths.events(), 'previous'),
 });
 
+const { O_WRONLY, O_CREAT, O_APPEND, O_NOFOLLOW, O_NONBLOCK } = fs.constants;
+/** No command waits for whoever might read a FIFO that somebody has put there. */
+const appending = O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK;
+
 /** Writes an event down, for `minirun events`. Call it when the thing has happened. Never throws. */
 export function recordEvent(event: Event): void {
   recordEvents([event]);
@@ -55,7 +59,7 @@ export function recordEvents(events: readonly Event[]): void {
       )
       .join('\n');
     // O_APPEND and one write(2): of two processes that write at once, one comes after the other.
-    const fd = fs.openSync(eventFiles().current, 'a', 0o600);
+    const fd = fs.openSync(eventFiles().current, appending, 0o600);
     try {
       fs.writeSync(fd, `${text}\n`);
     } finally {
