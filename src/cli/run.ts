@@ -55,6 +55,7 @@ function containerOptions(command: Command): Command {
     .option('--cap-drop <capability>', 'drop a capability, or ALL (repeatable)', collect)
     .option('--privileged', 'all capabilities, no seccomp filter, nothing masked')
     .option('--security-opt <option>', 'no-new-privileges, seccomp=unconfined (repeatable)', collect)
+    .option('--userns <auto|host|size>', 'ids of the host that stand for its own: its root is nobody there')
     .option('--read-only', 'make the root filesystem read-only')
     .option('--init', 'run a tiny init as pid 1')
     .option('--stop-signal <signal>', 'signal that stop sends')
@@ -211,6 +212,7 @@ function toRequest(first: string | undefined, rest: string[], options: Options):
     capAdd: list('capAdd'),
     capDrop: list('capDrop'),
     privileged: options.privileged === true,
+    userns: text('userns'),
     readOnly: options.readOnly === true,
     init: options.init === true,
     stopSignal: text('stopSignal'),

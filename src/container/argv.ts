@@ -6,8 +6,9 @@ import { stateRoot } from '../state/paths.ts';
  * namespace is not made here but named by `ip netns add`, in the same `ip -batch` that wires it while init starts;
  * init enters it on `go` (docs/adr/0001).
  */
-export function unshareArgv(): string[] {
+export function unshareArgv(user?: InUserNamespace): string[] {
   return [
+    ...(user === undefined ? [] : enterArgv(user)),
     'unshare',
     '--pid',
     '--mount',
@@ -17,8 +18,38 @@ export function unshareArgv(): string[] {
     '--fork',
     '--kill-child',
     '--',
-    ownBinary,
+    user === undefined ? ownBinary : './minirun',
     'init',
+  ];
+}
+
+/** Where a container's init begins that is to live in a user namespace of its own. */
+export interface InUserNamespace {
+  /** A process in that user namespace, and in the mount namespace where everything is prepared. */
+  holder: number;
+  /** The prepared directory: its working directory. */
+  place: string;
+  /** Its network namespace; absent for the host's. */
+  netns?: string;
+}
+
+/** The command that makes the holder of a user namespace, as `hold` takes it. */
+export function holderArgv(network: boolean): string[] {
+  const user = ['unshare', '--user', ...(network ? ['--net'] : []), '--', 'cat'];
+  return ['unshare', '--mount', '--propagation', 'slave', '--', ...user];
+}
+
+/** Enters the mounts first and the user namespace last: after that it could enter nothing else. */
+function enterArgv({ holder, place, netns }: InUserNamespace): string[] {
+  return [
+    'nsenter',
+    '--target',
+    String(holder),
+    '--mount',
+    '--user',
+    ...(netns === undefined ? [] : [`--net=${netns}`]),
+    `--wd=/proc/${holder}/root${place}`,
+    '--',
   ];
 }
 

@@ -43,6 +43,7 @@ import {
 } from './options.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
+import { defaultUserns, parseUserns } from './user-namespace.ts';
 import { warningAboutNames } from './names.ts';
 import { hasOwnNetwork } from './networking.ts';
 import { forgetOwner, noteOwner } from './owners.ts';
@@ -82,6 +83,8 @@ export interface ContainerRequest {
   capAdd: string[];
   capDrop: string[];
   privileged: boolean;
+  /** `auto`, `host`, a number of ids. */
+  userns?: string;
   readOnly: boolean;
   init: boolean;
   stopSignal?: string;
@@ -124,6 +127,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const ownNetwork = hasOwnNetwork({ network });
   const mounts = checkedMounts(request);
   const security = parseSecurityOptions(request.securityOpt);
+  const idCount = parseUserns(request.userns ?? defaultUserns);
   const rlimits = request.ulimit.map(parseUlimit);
   const sysctl = Object.fromEntries([
     ...(request.router ? forwarding(ownNetwork) : []),
@@ -217,6 +221,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     tty: request.tty,
     openStdin: request.interactive,
     privileged: request.privileged,
+    ...(idCount === undefined ? {} : { userns: { size: idCount } }),
     labels: { ...config.Labels, ...labels },
     exposedPorts: [...new Set([...Object.keys(config.ExposedPorts ?? {}), ...exposed])],
     volumes: volumes.used,
@@ -252,6 +257,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     labels: definition.labels,
     openFilesHard: openFilesHardLimit(),
     ownNetwork,
+    idCount,
   });
   const warning = warningAboutNames(definition);
   if (warning !== undefined) request.notice(`warning: ${warning}`);
@@ -291,13 +297,14 @@ export async function writeContainer({ definition, spec }: Draft, unborn: boolea
     faultPoint('create.named');
     await requireImage(definition);
     await makeVolumes(definition);
+    if (definition.userns !== undefined) await (await import('./in-user-namespace.ts')).idsFor(definition);
     recordContainer(definition, 'create');
     killPoint('create.announced');
     // One that `run` makes is announced as soon as its start is written down.
     if (!unborn) writeState(id, { ...state, status: 'created', owner: undefined, unannounced: undefined });
   } catch (error) {
     removeTree(making);
-    deleteContainer(id);
+    await deleteContainer(id);
     forgetOwner(id);
     throw error;
   }

@@ -20,8 +20,13 @@ export interface Prepare {
   spec: OciSpec;
   /** An overlay to mount on `spec.root.path`; absent when that is a root filesystem already. */
   overlay?: Overlay;
-  /** The network namespace to enter on `go`; absent for the host's. */
+  /** The network namespace to enter on `go`; absent for the host's, and when init is in it from the start. */
   netns?: string;
+  /**
+   * It is in a user namespace, and what it cannot make there is prepared: root and sources of the spec are below its working
+   * directory (`container/staging.ts`).
+   */
+  staged?: boolean;
   stdio: Stdio;
 }
 

@@ -84,32 +84,48 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   await applySteps(planFiles({ definition }, spec.hostname, resolversFor(definition)));
 
   // 2. Init boots and mounts while the network is made.
-  const supervised = mode.foreground ? undefined : supervisorArgv(definition);
+  const user =
+    definition.userns === undefined
+      ? undefined
+      : await (await import('./in-user-namespace.ts')).makeUserNamespace(definition, spec, network);
+  const supervised = mode.foreground ? undefined : supervisorArgv(definition, user?.entry);
   const stdio: Stdio = supervised?.stdio ?? foregroundStdio(definition);
-  const child = launch(supervised?.argv ?? unshareArgv(), initEnvironment);
+  const child = launch(supervised?.argv ?? unshareArgv(user?.entry), initEnvironment);
   try {
     faultPoint('process.launched');
     const overlay =
-      definition.rootfs === undefined ? { lower: definition.layers, upper: files.upper, work: files.work } : undefined;
+      definition.rootfs === undefined && user === undefined
+        ? { lower: definition.layers, upper: files.upper, work: files.work }
+        : undefined;
     if (mode.size !== undefined) spec.process.consoleSize = mode.size;
     // Init's mount namespace was copied before `ip netns add` mounts the name, so it looks through this process's root.
     const netns =
-      network.kind === 'own'
+      user !== undefined
+        ? undefined
+        : network.kind === 'own'
         ? `/proc/${process.pid}/root/run/netns/${namespaceName(definition)}`
         : network.kind === 'joined'
           ? network.netns
           : undefined;
-    child.send({ type: 'prepare', spec, overlay, netns, stdio } satisfies Prepare);
+    child.send({
+      type: 'prepare',
+      spec: user?.spec ?? spec,
+      overlay,
+      netns,
+      staged: user !== undefined,
+      stdio,
+    } satisfies Prepare);
     const answer = child.receive();
     answer.catch(() => {});
 
     // 3. Meanwhile the network.
-    const { endpoints, ports } = await wire(definition, network, spec.hostname, (sysctl) =>
+    const { endpoints, ports } = await wire(definition, network, spec.hostname, user?.entry.holder, (sysctl) =>
       child.send({ type: 'enter', sysctl } satisfies Enter),
     );
 
     // 4. Go.
     const ready = readyOrFailure(child, await answer, files.unshareErrors);
+    user?.holder.end();
     const starting: ContainerState = {
       ...state,
       unannounced: undefined,
@@ -162,6 +178,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   } catch (error) {
     // Init sees the socket close and ends, if it waits there still.
     child.release();
+    user?.holder.end();
     throw error;
   }
 }
@@ -171,6 +188,7 @@ async function wire(
   definition: Definition,
   network: Networking,
   hostname: string,
+  holder: number | undefined,
   enter: (sysctl: Record<string, string>) => void,
 ): Promise<{ endpoints: Endpoint[]; ports?: PublishedPort[] }> {
   const { id } = definition;
@@ -200,6 +218,7 @@ async function wire(
   const linked = hasLinks(id);
   await connect({
     netns,
+    holder,
     leases,
     further: [...names.steps, ...published],
     record: (steps) => recordSteps(id, steps),

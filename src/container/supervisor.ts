@@ -1,6 +1,6 @@
 import { ownBinary } from '../host/launch.ts';
 import { stateRoot } from '../state/paths.ts';
-import { unshareArgv } from './argv.ts';
+import { type InUserNamespace, unshareArgv } from './argv.ts';
 import type { Stdio } from './protocol.ts';
 import { loggerArgv, streamEnd } from './logger.ts';
 import type { Definition } from './definition.ts';
@@ -59,9 +59,9 @@ const terminalScript = `${common}
 "$@" 2>"$dir/unshare.err" & run=$!; exec 2>/dev/null 3>&-; wait $run; finish $?`;
 
 /** The supervisor's command line and the streams that init is to use. */
-export function supervisorArgv(definition: Definition): { argv: string[]; stdio: Stdio } {
+export function supervisorArgv(definition: Definition, user?: InUserNamespace): { argv: string[]; stdio: Stdio } {
   const { directory, log } = containerFiles(definition.id);
-  const tail = ['minirun-supervisor', directory, definition.id, ownBinary, stateRoot(), ...unshareArgv()];
+  const tail = ['minirun-supervisor', directory, definition.id, ownBinary, stateRoot(), ...unshareArgv(user)];
   if (definition.tty) return { argv: ['sh', '-c', terminalScript, ...tail], stdio: 'pty' };
   const loggers = { LOGGER_OUT: loggerArgv(`${log}/stdout`), LOGGER_ERR: loggerArgv(`${log}/stderr`) };
   const script = pipedScript(definition.openStdin, loggers.LOGGER_OUT !== undefined)
