@@ -1,4 +1,4 @@
-import { ownBinary } from '../host/launch.ts';
+import { helperArgv, ownBinary } from '../host/launch.ts';
 import { stateRoot } from '../state/paths.ts';
 
 /**
@@ -31,6 +31,8 @@ export interface InUserNamespace {
   place: string;
   /** Its network namespace; absent for the host's. */
   netns?: string;
+  /** Who its root is on the host: `UID:GID`. */
+  owner: string;
 }
 
 /** The command that makes the holder of a user namespace, as `hold` takes it. */
@@ -53,24 +55,16 @@ function enterArgv({ holder, place, netns }: InUserNamespace): string[] {
   ];
 }
 
-/** The command that enters all namespaces of a container but its mounts, which init enters itself. */
-export function nsenterArgv(pid: number): string[] {
-  return [
-    'nsenter',
-    '--target',
-    String(pid),
-    '--pid',
-    '--net',
-    '--uts',
-    '--ipc',
-    '--cgroup',
-    '--',
-    'unshare',
-    '--mount',
-    '--',
-    ownBinary,
-    'init',
-  ];
+/**
+ * The command that enters all namespaces of a container but its mounts, which init enters itself.
+ *
+ * @param user whether it has a user namespace of its own
+ */
+export function nsenterArgv(pid: number, user: boolean): string[] {
+  const enter = ['nsenter', '--target', String(pid), '--pid', '--net', '--uts', '--ipc', '--cgroup'];
+  // What comes behind --user is the same.
+  if (user) return [...enter, ...helperArgv(pid).slice(3)];
+  return [...enter, '--', ...helperArgv()];
 }
 
 /** Init's whole environment: that of the container comes with the spec, nothing of the caller's gets near it. */

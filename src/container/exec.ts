@@ -81,13 +81,15 @@ export interface Entered {
 export async function enterContainer(container: Container, request: ExecRequest, stdio: Stdio): Promise<Entered> {
   const spec = readSpec(container.definition.id);
   const pid = container.state.init?.pid as number;
-  const child = launch(nsenterArgv(pid), initEnvironment);
+  const inUserNamespace = container.definition.userns !== undefined;
+  const child = launch(nsenterArgv(pid, inUserNamespace), initEnvironment);
   child.send({
     type: 'join',
     pid,
     process: planExec(spec.process, request),
     seccomp: request.privileged ? 'unconfined' : spec.linux.seccomp,
     stdio,
+    inUserNamespace,
   } satisfies Join);
   const ready = readyOf(child, (await child.receive()) as Ready | Failure | undefined);
   return { child, ready, status: openStatus(ready) };

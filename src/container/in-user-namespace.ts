@@ -5,7 +5,7 @@ import { holderArgv, type InUserNamespace } from './argv.ts';
 import type { Definition } from './definition.ts';
 import { reserveIds } from './id-ranges.ts';
 import type { Networking } from './networking.ts';
-import type { OciSpec } from './oci.ts';
+import type { OciMount, OciSpec } from './oci.ts';
 import { stage } from './staging.ts';
 import { containerFiles } from './store.ts';
 import { idMap, type IdRange } from './user-namespace.ts';
@@ -26,6 +26,12 @@ export interface UserNamespace {
 /** Reserves the ids of a container that is in a user namespace of its own. */
 export async function idsFor({ id, userns }: Definition): Promise<IdRange> {
   return reserveIds(id, userns?.size ?? 0, (each) => fs.existsSync(containerFiles(each).directory));
+}
+
+/** sysfs shows a network namespace, and root in a user namespace can mount it only for one that belongs to it (sysfs(5)). */
+function sysOfHost(mount: OciMount): OciMount {
+  if (mount.type !== 'sysfs') return mount;
+  return { ...mount, type: 'bind', source: '/sys', options: ['bind', ...mount.options] };
 }
 
 /**
@@ -56,16 +62,16 @@ export async function makeUserNamespace(
         definition.rootfs === undefined
           ? { lower: definition.layers, directory: files.directory }
           : { path: definition.rootfs },
-      mounts: spec.mounts,
+      mounts: network.kind === 'host' ? spec.mounts.map(sysOfHost) : spec.mounts,
       devices: spec.linux.devices,
     });
     const netns = network.kind === 'own' ? `/proc/${pid}/ns/net` : network.kind === 'joined' ? network.netns : undefined;
     return {
       ids,
-      entry: { holder: pid, place: files.rootfs, netns },
+      entry: { holder: pid, place: files.rootfs, netns, owner: `${ids.uid}:${ids.gid}` },
       holder,
       spec: { ...spec, root: { ...spec.root, path: root }, mounts },
-      foreign: foreign.filter((source) => !source.startsWith(`${files.directory}/`)),
+      foreign: foreign.filter((source) => source !== '/sys' && !source.startsWith(`${files.directory}/`)),
     };
   } catch (error) {
     holder.end();

@@ -45,6 +45,8 @@ export interface Join {
   process: OciProcess;
   seccomp: 'default' | 'unconfined';
   stdio: Stdio;
+  /** It is in a user namespace that is not the host's. */
+  inUserNamespace?: boolean;
 }
 
 /**
@@ -99,7 +101,7 @@ export interface Archive {
 
 /** A running process's root; that of a container at rest, to be mounted, with its volumes; this machine's own. */
 export type ArchiveRoot =
-  | { kind: 'process'; pid: number; start: number }
+  | { kind: 'process'; pid: number; start: number; inUserNamespace?: boolean }
   | {
       kind: 'rootfs';
       directory: string;

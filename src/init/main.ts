@@ -116,7 +116,8 @@ async function prepare(
 }
 
 async function join(request: Join, status: { read: number; write: number }): Promise<void> {
-  protectOwnBinary();
+  // Whoever is root in a user namespace is nobody to the files of the host: no protection is needed, and none possible.
+  if (!request.inUserNamespace) protectOwnBinary();
   // Threads share root and working directory, and a process that shares them may not enter a mount namespace.
   libc.unshare(libc.CLONE_FS);
   const own = Number(fs.readlinkSync('/proc/self'));
