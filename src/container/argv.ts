@@ -25,8 +25,10 @@ export function unshareArgv(user?: InUserNamespace): string[] {
 
 /** Where a container's init begins that is to live in a user namespace of its own. */
 export interface InUserNamespace {
-  /** A process in that user namespace, and in the mount namespace where everything is prepared. */
+  /** A process in the mount namespace where everything is prepared. */
   holder: number;
+  /** The user namespace. */
+  userns: string;
   /** The prepared directory: its working directory. */
   place: string;
   /** Its network namespace; absent for the host's. */
@@ -35,20 +37,24 @@ export interface InUserNamespace {
   owner: string;
 }
 
-/** The command that makes the holder of a user namespace, as `hold` takes it. */
-export function holderArgv(network: boolean): string[] {
-  const user = ['unshare', '--user', ...(network ? ['--net'] : []), '--', 'cat'];
-  return ['unshare', '--mount', '--propagation', 'slave', '--', ...user];
+/**
+ * The command that makes a mount namespace where things can be prepared, as `hold` takes it.
+ *
+ * @param with what else it makes: a user namespace, a network namespace of that
+ */
+export function holderArgv({ user, network }: { user: boolean; network: boolean }): string[] {
+  const further = user ? ['unshare', '--user', ...(network ? ['--net'] : []), '--'] : [];
+  return ['unshare', '--mount', '--propagation', 'slave', '--', ...further, 'cat'];
 }
 
 /** Enters the mounts first and the user namespace last: after that it could enter nothing else. */
-function enterArgv({ holder, place, netns }: InUserNamespace): string[] {
+function enterArgv({ holder, userns, place, netns }: InUserNamespace): string[] {
   return [
     'nsenter',
     '--target',
     String(holder),
     '--mount',
-    '--user',
+    `--user=${userns}`,
     ...(netns === undefined ? [] : [`--net=${netns}`]),
     `--wd=/proc/${holder}/root${place}`,
     '--',

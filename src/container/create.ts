@@ -18,6 +18,7 @@ import { canonicalNetwork, parseAttachments } from '../network/options.ts';
 import { listNetworks, readNetwork, requireNetwork } from '../network/store.ts';
 import { writeJson } from '../state/json.ts';
 import { settled } from '../state/lock.ts';
+import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
 import { type ContainerState, type Definition, restingState, type Volume } from './definition.ts';
 import { recordContainer } from './events.ts';
@@ -48,7 +49,7 @@ import { warningAboutNames } from './names.ts';
 import { hasOwnNetwork } from './networking.ts';
 import { forgetOwner, noteOwner } from './owners.ts';
 import { openFilesHardLimit } from './start.ts';
-import { containerFiles, findId, namePattern, reserveName, writeState } from './store.ts';
+import { containerFiles, findId, namePattern, readContainer, reserveName, writeState } from './store.ts';
 import { readTextFile } from './text-file.ts';
 import { makeVolumes, volumeData } from './volumes.ts';
 
@@ -127,7 +128,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const ownNetwork = hasOwnNetwork({ network });
   const mounts = checkedMounts(request);
   const security = parseSecurityOptions(request.securityOpt);
-  const idCount = parseUserns(request.userns ?? defaultUserns);
+  const userns = usernsOf(request.userns, network);
   const rlimits = request.ulimit.map(parseUlimit);
   const sysctl = Object.fromEntries([
     ...(request.router ? forwarding(ownNetwork) : []),
@@ -221,7 +222,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     tty: request.tty,
     openStdin: request.interactive,
     privileged: request.privileged,
-    ...(idCount === undefined ? {} : { userns: { size: idCount } }),
+    ...(userns === undefined ? {} : { userns }),
     labels: { ...config.Labels, ...labels },
     exposedPorts: [...new Set([...Object.keys(config.ExposedPorts ?? {}), ...exposed])],
     volumes: volumes.used,
@@ -257,7 +258,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     labels: definition.labels,
     openFilesHard: openFilesHardLimit(),
     ownNetwork,
-    idCount,
+    idCount: userns?.size,
   });
   const warning = warningAboutNames(definition);
   if (warning !== undefined) request.notice(`warning: ${warning}`);
@@ -577,6 +578,28 @@ function readLines(option: string, file: string): string[] {
   return readTextFile(option, file)
     .split(/\r?\n/)
     .filter((line) => line.trim() !== '' && !line.startsWith('#'));
+}
+
+/**
+ * The user namespace of a container. Who shares the network of another container shares its user namespace, too: a network
+ * namespace belongs to one, and nobody else's root may do anything in it.
+ */
+function usernsOf(text: string | undefined, network: string): Definition['userns'] {
+  const size = parseUserns(text ?? defaultUserns);
+  if (!network.startsWith('container:') || text === 'host') return size === undefined ? undefined : { size };
+  const other = network.slice('container:'.length);
+  const theirs = readContainer(other)?.definition.userns;
+  if (theirs !== undefined && (text === undefined || size === theirs.size))
+    return { size: theirs.size, of: theirs.of ?? other };
+  if (text === undefined) return undefined;
+  throw new MinirunError(
+    `--userns ${text} does not go with --network container:${nameOfContainer(other)}`,
+    theirs === undefined
+      ? 'that container is in the user namespace of the host, and its network belongs to that'
+      : `that container's user namespace has ${theirs.size} ids`,
+    'Leave --userns out: who shares a network shares the user namespace',
+    { code: 125 },
+  );
 }
 
 /** A name nobody has, in docker's style. */

@@ -241,6 +241,7 @@ export async function deleteContainer(id: string): Promise<void> {
   forgetOwner(id);
   faultPoint('delete.moved');
   removeTree(trash);
-  if (container?.definition.userns !== undefined) await (await import('./id-ranges.ts')).releaseIds(id);
+  const userns = container?.definition.userns;
+  if (userns !== undefined && userns.of === undefined) await (await import('./id-ranges.ts')).releaseIds(id);
   faultPoint('delete.done');
 }

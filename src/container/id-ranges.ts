@@ -5,7 +5,7 @@ import { withLock } from '../state/lock.ts';
 import { paths, stateRoot } from '../state/paths.ts';
 import type { IdRange } from './user-namespace.ts';
 
-/** `ids.json`: which container has which ids of the host. It outlives a boot: so do the owners of files. */
+/** `ids.json`: which container has which ids of the host. */
 interface Reservations {
   schema: 1;
   /** Id of the container → its ids. */
@@ -42,15 +42,15 @@ export async function reserveIds(
   size: number,
   exists: (container: string) => boolean,
 ): Promise<IdRange> {
+  const own = idsOf(container);
+  if (own !== undefined) return own;
   const pools = readPools();
   return withLock(() => {
     const reservations = readReservations();
-    const own = reservations.held[container];
-    if (own !== undefined) return own;
     for (const id of Object.keys(reservations.held)) if (!exists(id)) delete reservations.held[id];
     const ids = chooseIds(size, Object.values(reservations.held), pools, slotOf(stateRoot()));
     reservations.held[container] = ids;
-    writeJson(paths.ids(), reservations);
+    write(reservations);
     return ids;
   });
 }
@@ -66,8 +66,13 @@ export async function releaseIds(container: string): Promise<void> {
   await withLock(() => {
     const reservations = readReservations();
     delete reservations.held[container];
-    writeJson(paths.ids(), reservations);
+    write(reservations);
   });
+}
+
+/** Not durable: with idmapped mounts no file has any of these ids as its owner. */
+function write(reservations: Reservations): void {
+  writeJson(paths.ids(), reservations, { durable: false });
 }
 
 function readReservations(): Reservations {
@@ -146,7 +151,8 @@ export function chooseIds(
 
 function findFree(size: number, held: readonly Range[], { own, others }: Pool, slot: number): number | undefined {
   const taken = [...held, ...others];
-  const isFree = (first: number) => !taken.some((range) => first < range.first + range.size && range.first < first + size);
+  const isFree = (first: number) =>
+    !taken.some((range) => first < range.first + range.size && range.first < first + size);
   for (const pool of own) {
     const fits = (first: number) => first >= pool.first && first + size <= pool.first + pool.size;
     if (pool !== region) {

@@ -4,10 +4,9 @@ import { ownBinary } from '../host/launch.ts';
 import { holderArgv, type InUserNamespace } from './argv.ts';
 import type { Definition } from './definition.ts';
 import { reserveIds } from './id-ranges.ts';
-import type { Networking } from './networking.ts';
+import { hasOwnNetwork, type Networking } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
-import { stage } from './staging.ts';
-import { containerFiles } from './store.ts';
+import { containerFiles, readState } from './store.ts';
 import { idMap, type IdRange } from './user-namespace.ts';
 
 /** A user namespace that a container is about to begin in. */
@@ -23,9 +22,33 @@ export interface UserNamespace {
   foreign: string[];
 }
 
-/** Reserves the ids of a container that is in a user namespace of its own. */
+/** Reserves the ids of a container in a user namespace; with that of another it has that one's. */
 export async function idsFor({ id, userns }: Definition): Promise<IdRange> {
-  return reserveIds(id, userns?.size ?? 0, (each) => fs.existsSync(containerFiles(each).directory));
+  return reserveIds(userns?.of ?? id, userns?.size ?? 0, (each) => fs.existsSync(containerFiles(each).directory));
+}
+
+/**
+ * A namespace lives only as long as a process is in it, and nobody is in the new one yet: this starts one that does nothing
+ * else. It takes some milliseconds, so who knows early that it will be needed begins early.
+ */
+export function beginHolding(definition: Definition): Promise<Holder> {
+  const user = definition.userns?.of === undefined;
+  const holder = hold(holderArgv({ user, network: user && hasOwnNetwork(definition) }));
+  // Whoever waits for it sees a rejection; nobody may.
+  holder.catch(() => {});
+  return holder;
+}
+
+/** Says whom the ids in a new user namespace stand for. @returns a path of that namespace */
+function mapIds(pid: number, { uid, gid, size }: IdRange): string {
+  fs.writeFileSync(`/proc/${pid}/uid_map`, idMap(uid, size));
+  fs.writeFileSync(`/proc/${pid}/gid_map`, idMap(gid, size));
+  return `/proc/${pid}/ns/user`;
+}
+
+/** The user namespace of a running container. */
+function namespaceOf(id: string): string {
+  return `/proc/${readState(id)?.init?.pid}/ns/user`;
 }
 
 /** sysfs shows a network namespace, and root in a user namespace can mount it only for one that belongs to it (sysfs(5)). */
@@ -35,26 +58,29 @@ function sysOfHost(mount: OciMount): OciMount {
 }
 
 /**
- * Makes a container's user namespace and what init cannot make in there. A namespace lives only as long as a process is in it,
- * and nobody is yet: so one is started that does nothing else, until init has taken its place.
+ * Makes a container's user namespace and what init cannot make in there.
  *
+ * @param held the beginning of it
  * @throws MinirunError when the machine has none to give, or a file system cannot show other owners
  */
 export async function makeUserNamespace(
   definition: Definition,
   spec: OciSpec,
   network: Networking,
+  held: Promise<Holder> = beginHolding(definition),
 ): Promise<UserNamespace> {
   const files = containerFiles(definition.id);
   const ids = await idsFor(definition);
-  const holder = await hold(holderArgv(network.kind === 'own'));
+  // Loaded while the holder starts.
+  const { stage } = await import('./staging.ts');
+  const holder = await held;
   try {
     const { pid } = holder;
-    fs.writeFileSync(`/proc/${pid}/uid_map`, idMap(ids.uid, ids.size));
-    fs.writeFileSync(`/proc/${pid}/gid_map`, idMap(ids.gid, ids.size));
+    const userns = definition.userns?.of === undefined ? mapIds(pid, ids) : namespaceOf(definition.userns.of);
     fs.mkdirSync(files.rootfs, { recursive: true, mode: 0o755 });
     const { root, mounts, foreign } = stage({
       holder: pid,
+      userns,
       ids,
       place: files.rootfs,
       binary: ownBinary,
@@ -65,10 +91,11 @@ export async function makeUserNamespace(
       mounts: network.kind === 'host' ? spec.mounts.map(sysOfHost) : spec.mounts,
       devices: spec.linux.devices,
     });
-    const netns = network.kind === 'own' ? `/proc/${pid}/ns/net` : network.kind === 'joined' ? network.netns : undefined;
+    const netns =
+      network.kind === 'own' ? `/proc/${pid}/ns/net` : network.kind === 'joined' ? network.netns : undefined;
     return {
       ids,
-      entry: { holder: pid, place: files.rootfs, netns, owner: `${ids.uid}:${ids.gid}` },
+      entry: { holder: pid, userns, place: files.rootfs, netns, owner: `${ids.uid}:${ids.gid}` },
       holder,
       spec: { ...spec, root: { ...spec.root, path: root }, mounts },
       foreign: foreign.filter((source) => source !== '/sys' && !source.startsWith(`${files.directory}/`)),

@@ -17,23 +17,20 @@ import type { IdRange } from './user-namespace.ts';
  */
 const { i32, i64_fast: i64, u64_fast: u64, ptr: pointer } = FFIType;
 const musl = `/lib/ld-musl-${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}.so.1`;
-const { symbols: libc } = dlopen(
-  fs.existsSync('/etc/alpine-release') && fs.existsSync(musl) ? musl : 'libc.so.6',
-  {
-    __errno_location: { args: [], returns: pointer },
-    syscall: { args: [i64, i64, i64, i64, i64, i64], returns: i64 },
-    mount: { args: [pointer, pointer, pointer, u64, pointer], returns: i32 },
-    umount2: { args: [pointer, i32], returns: i32 },
-    setns: { args: [i32, i32], returns: i32 },
-    unshare: { args: [i32], returns: i32 },
-    chroot: { args: [pointer], returns: i32 },
-    chdir: { args: [pointer], returns: i32 },
-    fchdir: { args: [i32], returns: i32 },
-    mknodat: { args: [i32, pointer, i32, u64], returns: i32 },
-    setfsuid: { args: [i32], returns: i32 },
-    setfsgid: { args: [i32], returns: i32 },
-  },
-);
+const { symbols: libc } = dlopen(fs.existsSync('/etc/alpine-release') && fs.existsSync(musl) ? musl : 'libc.so.6', {
+  __errno_location: { args: [], returns: pointer },
+  syscall: { args: [i64, i64, i64, i64, i64, i64], returns: i64 },
+  mount: { args: [pointer, pointer, pointer, u64, pointer], returns: i32 },
+  umount2: { args: [pointer, i32], returns: i32 },
+  setns: { args: [i32, i32], returns: i32 },
+  unshare: { args: [i32], returns: i32 },
+  chroot: { args: [pointer], returns: i32 },
+  chdir: { args: [pointer], returns: i32 },
+  fchdir: { args: [i32], returns: i32 },
+  mknodat: { args: [i32, pointer, i32, u64], returns: i32 },
+  setfsuid: { args: [i32], returns: i32 },
+  setfsgid: { args: [i32], returns: i32 },
+});
 
 /** The same numbers on every architecture. */
 const numbers = { open_tree: 428, move_mount: 429, mount_setattr: 442 };
@@ -89,10 +86,7 @@ function setAttributes(fd: number, set: number, recursive = false, userNamespace
   const attributes = new BigUint64Array([BigInt(set), 0n, 0n, BigInt(userNamespace)]);
   const empty = cstring('');
   const how = AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
-  check(
-    Number(libc.syscall(numbers.mount_setattr, fd, ptr(empty), how, ptr(attributes), 32)),
-    'mount_setattr',
-  );
+  check(Number(libc.syscall(numbers.mount_setattr, fd, ptr(empty), how, ptr(attributes), 32)), 'mount_setattr');
 }
 
 /** Gives a mount a place: move_mount(2). */
@@ -108,8 +102,10 @@ function detach(target: string): void {
 
 /** What is to be made for a container. */
 export interface StagingRequest {
-  /** A process in the mount namespace and in the user namespace that this is for. */
+  /** A process in the mount namespace that this is for. */
   holder: number;
+  /** The user namespace, a path. */
+  userns: string;
   ids: IdRange;
   /** A directory: what is made appears in it, for who is in that mount namespace. */
   place: string;
@@ -175,8 +171,8 @@ function leaveMounts(pid: number): () => void {
   return back;
 }
 
-function build({ holder, ids, place, binary, root, mounts, devices }: StagingRequest): Staged {
-  const userNamespace = fs.openSync(`/proc/${holder}/ns/user`, 'r');
+function build({ userns, ids, place, binary, root, mounts, devices }: StagingRequest): Staged {
+  const userNamespace = fs.openSync(userns, 'r');
   const foreign: string[] = [];
   try {
     mount('staging', place, 'tmpfs', 0b1110, 'mode=0755');
@@ -282,13 +278,7 @@ function asContainerRoot(ids: IdRange, work: () => void): void {
 const isPropagation = (option: string) => /^r?(private|slave|shared|unbindable)$/.test(option);
 
 /** A mount of something of the host, with its flags, under a name that init can reach. */
-function stageBind(
-  entry: OciMount,
-  index: number,
-  place: string,
-  userNamespace: number,
-  foreign: string[],
-): OciMount {
+function stageBind(entry: OciMount, index: number, place: string, userNamespace: number, foreign: string[]): OciMount {
   const recursive = entry.options.includes('rbind');
   const target = `mounts/${index}`;
   const stat = fs.statSync(entry.source, { throwIfNoEntry: false });
@@ -304,8 +294,7 @@ function stageBind(
   else fs.writeFileSync(`${place}/${target}`, '');
   const fd = cloneMount(entry.source, recursive);
   try {
-    const isMapped =
-      mapOwners(fd, userNamespace, recursive) || (recursive && mapOwners(fd, userNamespace, false));
+    const isMapped = mapOwners(fd, userNamespace, recursive) || (recursive && mapOwners(fd, userNamespace, false));
     if (!isMapped) foreign.push(entry.source);
     const set = entry.options.reduce((sum, option) => sum | ((flags[option] ?? 0) & 0b1111), 0);
     if (set !== 0) setAttributes(fd, set);

@@ -3,6 +3,7 @@ import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
 import { applySteps } from '../host/executor.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { type Child, launch, launchBackground } from '../host/launch.ts';
+import type { Holder } from '../host/holder.ts';
 import { bootId, isAlive, type ProcessRef, processRef, selfRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import type { Endpoint, PublishedPort } from '../network/definition.ts';
@@ -40,6 +41,8 @@ export interface StartMode {
   size?: { height: number; width: number };
   /** Called with init's descriptors just before the command begins: the last moment to open their other ends. */
   onReady?: (ready: Ready) => Promise<void>;
+  /** Of a container in a user namespace: the beginning of that, when it has been made. */
+  holder?: Promise<Holder>;
   /** What becomes of it when it cannot be started: `run` removes it, `start` puts it back. */
   onFailure: 'removed' | 'created' | 'exited';
 }
@@ -87,7 +90,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   const user =
     definition.userns === undefined
       ? undefined
-      : await (await import('./in-user-namespace.ts')).makeUserNamespace(definition, spec, network);
+      : await (await import('./in-user-namespace.ts')).makeUserNamespace(definition, spec, network, mode.holder);
   const supervised = mode.foreground ? undefined : supervisorArgv(definition, user?.entry);
   const stdio: Stdio = supervised?.stdio ?? foregroundStdio(definition);
   const child = launch(supervised?.argv ?? unshareArgv(user?.entry), initEnvironment);
@@ -103,10 +106,10 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
       user !== undefined
         ? undefined
         : network.kind === 'own'
-        ? `/proc/${process.pid}/root/run/netns/${namespaceName(definition)}`
-        : network.kind === 'joined'
-          ? network.netns
-          : undefined;
+          ? `/proc/${process.pid}/root/run/netns/${namespaceName(definition)}`
+          : network.kind === 'joined'
+            ? network.netns
+            : undefined;
     child.send({
       type: 'prepare',
       spec: user?.spec ?? spec,
