@@ -102,8 +102,12 @@ export function registerRun(program: Command): void {
         const { runDetached, runForeground } = await import('../container/run.ts');
         const forget = await writeCidfile(options.cidfile as string | undefined, draft.definition.id);
         try {
-          if (detach) process.stdout.write(`${await runDetached(draft)}\n`);
-          else process.exitCode = await runForeground(draft, { sigProxy: options.sigProxy !== 'false' });
+          if (detach) process.stdout.write(`${await runDetached(draft, request.notice)}\n`);
+          else
+            process.exitCode = await runForeground(draft, {
+              sigProxy: options.sigProxy !== 'false',
+              notice: request.notice,
+            });
         } catch (error) {
           forget();
           throw error;

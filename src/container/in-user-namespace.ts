@@ -18,8 +18,8 @@ export interface UserNamespace {
   holder: Holder;
   /** The spec with root and sources as init finds them there. */
   spec: OciSpec;
-  /** Sources of mounts whose files keep the owners they have on the host. */
-  foreign: string[];
+  /** What the user should know. */
+  warnings: string[];
 }
 
 /** Reserves the ids of a container in a user namespace; with that of another it has that one's. */
@@ -37,6 +37,16 @@ export function beginHolding(definition: Definition): Promise<Holder> {
   // Whoever waits for it sees a rejection; nobody may.
   holder.catch(() => {});
   return holder;
+}
+
+/** Whether nobody cares who owns the files there. */
+const isKernels = (source: string) => /^\/(sys|proc|dev)(\/|$)/.test(source);
+
+function foreignWarning(source: string): string {
+  return (
+    `${source} keeps the owners it has on the host, because its file system or this kernel has no idmapped mounts: ` +
+    "in the container its files belong to nobody, and the container's root has no rights to them beyond anybody's"
+  );
 }
 
 /** Says whom the ids in a new user namespace stand for. @returns a path of that namespace */
@@ -98,7 +108,7 @@ export async function makeUserNamespace(
       entry: { holder: pid, userns, place: files.rootfs, netns, owner: `${ids.uid}:${ids.gid}` },
       holder,
       spec: { ...spec, root: { ...spec.root, path: root }, mounts },
-      foreign: foreign.filter((source) => source !== '/sys' && !source.startsWith(`${files.directory}/`)),
+      warnings: foreign.filter((source) => !isKernels(source)).map(foreignWarning),
     };
   } catch (error) {
     holder.end();

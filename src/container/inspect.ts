@@ -2,6 +2,7 @@ import type { Attachment, Endpoint } from '../network/definition.ts';
 import { readNetwork } from '../network/store.ts';
 import { adjustCapabilities } from './capabilities.ts';
 import type { ContainerState, Definition } from './definition.ts';
+import { idsOf } from './id-ranges.ts';
 import { attachmentsOf } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { signalName } from './options.ts';
@@ -161,6 +162,7 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     ]),
     ...(tmpfs.length > 0 ? { Tmpfs: Object.fromEntries(tmpfs) as Record<string, string> } : {}),
     UTSMode: '',
+    ...userNamespace(definition),
     Sysctls: spec.linux.sysctl,
     Ulimits: spec.process.rlimits.map(({ type, soft, hard }) => ({
       Name: type.slice('RLIMIT_'.length).toLowerCase(),
@@ -170,6 +172,19 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     MaskedPaths: spec.linux.maskedPaths,
     ReadonlyPaths: spec.linux.readonlyPaths,
     Init: spec.process.args[0] === '/sbin/minirun-init',
+  };
+}
+
+/** Docker's word, and podman's for the ids: first inside, first outside, how many. */
+function userNamespace({ id, userns }: Definition): object {
+  if (userns === undefined) return { UsernsMode: 'host' };
+  const ids = idsOf(userns.of ?? id);
+  const mode =
+    userns.of === undefined ? (userns.size === 65536 ? 'auto' : `auto:size=${userns.size}`) : `container:${userns.of}`;
+  if (ids === undefined) return { UsernsMode: mode };
+  return {
+    UsernsMode: mode,
+    IDMappings: { UidMap: [`0:${ids.uid}:${ids.size}`], GidMap: [`0:${ids.gid}:${ids.size}`] },
   };
 }
 

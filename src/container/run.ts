@@ -3,9 +3,12 @@ import type { Holder } from '../host/holder.ts';
 import { attachForeground, type Foreground, SignalProxy } from './attach.ts';
 import { type Draft, writeContainer } from './create.ts';
 import { finish } from './finish.ts';
-import { startContainer } from './start.ts';
+import { startContainer, type StartMode } from './start.ts';
 import { atRest } from './stop.ts';
 import { containerFiles, requireContainer } from './store.ts';
+
+/** What may be said of a start besides. */
+type Further = Pick<StartMode, 'holder' | 'notice'>;
 
 /** Writes a container down, and meanwhile begins its user namespace if it is to have one. */
 async function write(draft: Draft): Promise<{ holder?: Promise<Holder> }> {
@@ -22,9 +25,9 @@ async function write(draft: Draft): Promise<{ holder?: Promise<Holder> }> {
 }
 
 /** `run -d`: returns the id once the command runs; a supervisor stays with it. */
-export async function runDetached(draft: Draft): Promise<string> {
+export async function runDetached(draft: Draft, notice?: StartMode['notice']): Promise<string> {
   const { holder } = await write(draft);
-  await startDetached(draft.definition.id, 'removed', holder);
+  await startDetached(draft.definition.id, 'removed', { holder, notice });
   return draft.definition.id;
 }
 
@@ -32,14 +35,14 @@ export async function runDetached(draft: Draft): Promise<string> {
 export async function startDetached(
   id: string,
   onFailure: 'removed' | 'created' | 'exited',
-  holder?: Promise<Holder>,
+  further: Further = {},
 ): Promise<void> {
-  const { child } = await startContainer(id, { foreground: false, onFailure, holder });
+  const { child } = await startContainer(id, { foreground: false, onFailure, ...further });
   child.release();
 }
 
 /** `run` in the foreground: returns the command's exit code once everything is taken down again. */
-export async function runForeground(draft: Draft, options: { sigProxy: boolean }): Promise<number> {
+export async function runForeground(draft: Draft, options: { sigProxy: boolean } & Further): Promise<number> {
   const { holder } = await write(draft);
   return startForeground(draft.definition.id, 'removed', { ...options, holder });
 }
@@ -48,7 +51,7 @@ export async function runForeground(draft: Draft, options: { sigProxy: boolean }
 export async function startForeground(
   id: string,
   onFailure: 'removed' | 'created' | 'exited',
-  { sigProxy, holder }: { sigProxy: boolean; holder?: Promise<Holder> },
+  { sigProxy, ...further }: { sigProxy: boolean } & Further,
 ): Promise<number> {
   const { definition } = requireContainer(id, true);
   const signals = new SignalProxy(sigProxy);
@@ -59,7 +62,7 @@ export async function startForeground(
       foreground: true,
       size,
       onFailure,
-      holder,
+      ...further,
       onReady: async (answer) => {
         foreground = await attachForeground(definition, answer, signals);
       },

@@ -41,6 +41,8 @@ export interface StartMode {
   size?: { height: number; width: number };
   /** Called with init's descriptors just before the command begins: the last moment to open their other ends. */
   onReady?: (ready: Ready) => Promise<void>;
+  /** Is told what is not as one might expect, a line each. */
+  notice?: (line: string) => void;
   /** Of a container in a user namespace: the beginning of that, when it has been made. */
   holder?: Promise<Holder>;
   /** What becomes of it when it cannot be started: `run` removes it, `start` puts it back. */
@@ -91,6 +93,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     definition.userns === undefined
       ? undefined
       : await (await import('./in-user-namespace.ts')).makeUserNamespace(definition, spec, network, mode.holder);
+  for (const line of user?.warnings ?? []) mode.notice?.(`warning: ${line}`);
   const supervised = mode.foreground ? undefined : supervisorArgv(definition, user?.entry);
   const stdio: Stdio = supervised?.stdio ?? foregroundStdio(definition);
   const child = launch(supervised?.argv ?? unshareArgv(user?.entry), initEnvironment);
