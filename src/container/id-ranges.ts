@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
+import { killPoint } from '../host/fault.ts';
 import { readJson, writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { paths, stateRoot } from '../state/paths.ts';
@@ -51,6 +52,7 @@ export async function reserveIds(
     const ids = chooseIds(size, Object.values(reservations.held), pools, slotOf(stateRoot()));
     reservations.held[container] = ids;
     write(reservations);
+    killPoint('ids.reserved');
     return ids;
   });
 }
@@ -67,12 +69,19 @@ export async function releaseIds(container: string): Promise<void> {
     const reservations = readReservations();
     delete reservations.held[container];
     write(reservations);
+    killPoint('ids.released');
   });
+}
+
+/** Gives back what containers have that are no more. */
+export async function sweepIds(exists: (container: string) => boolean): Promise<void> {
+  for (const id of Object.keys(readReservations().held)) if (!exists(id)) await releaseIds(id);
 }
 
 /** Not durable: with idmapped mounts no file has any of these ids as its owner. */
 function write(reservations: Reservations): void {
-  writeJson(paths.ids(), reservations, { durable: false });
+  if (Object.keys(reservations.held).length === 0) fs.rmSync(paths.ids(), { force: true });
+  else writeJson(paths.ids(), reservations, { durable: false });
 }
 
 function readReservations(): Reservations {
