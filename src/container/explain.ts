@@ -210,7 +210,8 @@ function innerScript(
   const lines =
     within?.first ??
     (definition.rootfs === undefined ? overlayLines(definition, root) : [`mount --rbind ${word(root)} ${word(root)}`]);
-  lines.push(`cd ${word(root)}`);
+  // A shell would otherwise go there from its own root, and not everybody may.
+  lines.push(within === undefined ? `cd ${word(root)}` : `cd -P ${word(root)}`);
   for (const { name, destination, copy } of definition.volumes ?? [])
     if (copy)
       lines.push(`if [ -d ${inside(destination)} ]; then cp -a ${inside(destination)}/. ${volumeData(name)}; fi`);

@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { faultPoint } from '../host/fault.ts';
 import { hold, type Holder } from '../host/holder.ts';
 import { ownBinary } from '../host/launch.ts';
 import { holderArgv, type InUserNamespace } from './argv.ts';
@@ -85,6 +86,7 @@ export async function makeUserNamespace(
   const { stage } = await import('./staging.ts');
   const holder = await held;
   try {
+    faultPoint('userns.held');
     const { pid } = holder;
     const userns = definition.userns?.of === undefined ? mapIds(pid, ids) : namespaceOf(definition.userns.of);
     fs.mkdirSync(files.rootfs, { recursive: true, mode: 0o755 });
@@ -101,6 +103,7 @@ export async function makeUserNamespace(
       mounts: network.kind === 'host' ? spec.mounts.map(sysOfHost) : spec.mounts,
       devices: spec.linux.devices,
     });
+    faultPoint('userns.staged');
     const netns =
       network.kind === 'own' ? `/proc/${pid}/ns/net` : network.kind === 'joined' ? network.netns : undefined;
     return {
