@@ -35,6 +35,8 @@ export interface InUserNamespace {
   netns?: string;
   /** Who its root is on the host: `UID:GID`. */
   owner: string;
+  /** What raises limits, in front of everything. */
+  limits: string[];
 }
 
 /**
@@ -48,8 +50,9 @@ export function holderArgv({ user, network }: { user: boolean; network: boolean 
 }
 
 /** Enters the mounts first and the user namespace last: after that it could enter nothing else. */
-function enterArgv({ holder, userns, place, netns }: InUserNamespace): string[] {
+function enterArgv({ holder, userns, place, netns, limits }: InUserNamespace): string[] {
   return [
+    ...limits,
     'nsenter',
     '--target',
     String(holder),

@@ -82,7 +82,8 @@ export async function enterContainer(container: Container, request: ExecRequest,
   const spec = readSpec(container.definition.id);
   const pid = container.state.init?.pid as number;
   const inUserNamespace = container.definition.userns !== undefined;
-  const child = launch(nsenterArgv(pid, inUserNamespace), initEnvironment);
+  const limits = inUserNamespace ? (await import('./raised-limits.ts')).raisedLimitsArgv(spec.process.rlimits) : [];
+  const child = launch([...limits, ...nsenterArgv(pid, inUserNamespace)], initEnvironment);
   child.send({
     type: 'join',
     pid,

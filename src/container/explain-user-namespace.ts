@@ -3,6 +3,7 @@ import type { Step } from '../host/steps.ts';
 import type { Definition } from './definition.ts';
 import { idsOf, proposeIds } from './id-ranges.ts';
 import type { OciMount, OciSpec } from './oci.ts';
+import { raisedLimitsArgv } from './raised-limits.ts';
 import { containerFiles, readState } from './store.ts';
 import type { IdRange } from './user-namespace.ts';
 
@@ -42,7 +43,11 @@ export function explainUserNamespace(
       mountsStep(definition, spec, ids),
     ],
     enter:
-      `nsenter --target ${holderWord} --mount --user=${userns} ${network === undefined ? '' : `--net=${network} `}` +
+      `${raisedLimitsArgv(spec.process.rlimits)
+        .map((each) => `${each} `)
+        .join(
+          '',
+        )}nsenter --target ${holderWord} --mount --user=${userns} ${network === undefined ? '' : `--net=${network} `}` +
       `--wd=/proc/${holderWord}/root${word(place)} -- `,
     first: ['mount --rbind rootfs rootfs'],
     mounts: spec.mounts.map((mount, index) =>

@@ -232,7 +232,7 @@ function innerScript(
   if (readonlyPaths.length > 0) {
     lines.push(
       `for p in ${readonlyPaths.map(inside).join(' ')}; do`,
-      '  if [ -e $p ]; then mount --rbind $p $p; mount -o remount,bind,ro $p; fi',
+      '  if [ -e $p ]; then mount --rbind $p $p; mount -o remount,bind,ro,nosuid,nodev,noexec $p; fi',
       'done',
     );
   }

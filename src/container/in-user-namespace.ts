@@ -7,6 +7,7 @@ import type { Definition } from './definition.ts';
 import { reserveIds } from './id-ranges.ts';
 import { hasOwnNetwork, type Networking } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
+import { raisedLimitsArgv } from './raised-limits.ts';
 import { containerFiles, readState } from './store.ts';
 import { idMap, type IdRange } from './user-namespace.ts';
 
@@ -108,7 +109,14 @@ export async function makeUserNamespace(
       network.kind === 'own' ? `/proc/${pid}/ns/net` : network.kind === 'joined' ? network.netns : undefined;
     return {
       ids,
-      entry: { holder: pid, userns, place: files.rootfs, netns, owner: `${ids.uid}:${ids.gid}` },
+      entry: {
+        holder: pid,
+        userns,
+        place: files.rootfs,
+        netns,
+        owner: `${ids.uid}:${ids.gid}`,
+        limits: raisedLimitsArgv(spec.process.rlimits),
+      },
       holder,
       spec: { ...spec, root: { ...spec.root, path: root }, mounts },
       warnings: foreign.filter((source) => !isKernels(source)).map(foreignWarning),

@@ -36,9 +36,7 @@ const makeLog = '[ -d "$dir/log" ] || mkdir "$dir/log" || exit 1';
 function pipedScript(openStdin: boolean, logger: boolean, owner?: string): string {
   // In a user namespace nobody may give a file away who is nobody himself: its root has to have it before.
   const give = (...names: string[]) => (owner === undefined ? '' : `chown ${owner} ${names.join(' ')}; `);
-  const stdin = openStdin
-    ? `mkfifo -m 600 "$dir/in"; ${give('"$dir/in"')}exec 7<>"$dir/in"; rm "$dir/in"`
-    : ':';
+  const stdin = openStdin ? `mkfifo -m 600 "$dir/in"; ${give('"$dir/in"')}exec 7<>"$dir/in"; rm "$dir/in"` : ':';
   const end = `printf '${streamEnd.replaceAll('\u0004', '\\004')}\\n'`;
   if (!logger) {
     return `${common}${stdin}
