@@ -65,6 +65,7 @@ export async function startContainer(reference: string, mode: StartMode): Promis
     await claimForStart(container);
     return await startClaimed(container, mode);
   } catch (error) {
+    (await mode.holder?.catch(() => undefined))?.end();
     try {
       await finish(
         id,
