@@ -18,6 +18,7 @@ import { canonicalNetwork, parseAttachments } from '../network/options.ts';
 import { listNetworks, readNetwork, requireNetwork } from '../network/store.ts';
 import { writeJson } from '../state/json.ts';
 import { settled } from '../state/lock.ts';
+import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
 import { type ContainerState, type Definition, restingState, type Volume } from './definition.ts';
 import { recordContainer } from './events.ts';
@@ -42,6 +43,7 @@ import {
 } from './options.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
+import { defaultUserns, parseUserns } from './user-namespace.ts';
 import { warningAboutNames } from './names.ts';
 import { hasOwnNetwork } from './networking.ts';
 import { forgetOwner, noteOwner } from './owners.ts';
@@ -50,7 +52,7 @@ import { resolveSecurity } from './security.ts';
 import { parseSecurityOptions } from './security-options.ts';
 import { thermalThrottlePaths } from './system-paths.ts';
 import { openFilesHardLimit } from './start.ts';
-import { containerFiles, findId, namePattern, reserveName, writeState } from './store.ts';
+import { containerFiles, findId, namePattern, readContainer, reserveName, writeState } from './store.ts';
 import { readTextFile } from './text-file.ts';
 import { makeVolumes, volumeData } from './volumes.ts';
 
@@ -85,6 +87,8 @@ export interface ContainerRequest {
   capAdd: string[];
   capDrop: string[];
   privileged: boolean;
+  /** `auto`, `host`, a number of ids. */
+  userns?: string;
   readOnly: boolean;
   init: boolean;
   stopSignal?: string;
@@ -128,6 +132,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const mounts = checkedMounts(request);
   const options = parseSecurityOptions(request.securityOpt);
   const capabilities = adjustCapabilities(request.capAdd, request.capDrop);
+  const userns = usernsOf(request.userns, network);
   const rlimits = request.ulimit.map(parseUlimit);
   const sysctl = Object.fromEntries([
     ...(request.router ? forwarding(ownNetwork) : []),
@@ -222,6 +227,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     tty: request.tty,
     openStdin: request.interactive,
     privileged: request.privileged,
+    ...(userns === undefined ? {} : { userns }),
     labels: { ...config.Labels, ...labels },
     exposedPorts: [...new Set([...Object.keys(config.ExposedPorts ?? {}), ...exposed])],
     volumes: volumes.used,
@@ -258,6 +264,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     labels: definition.labels,
     openFilesHard: openFilesHardLimit(),
     ownNetwork,
+    idCount: userns?.size,
   });
   const warning = warningAboutNames(definition);
   if (warning !== undefined) request.notice(`warning: ${warning}`);
@@ -297,13 +304,14 @@ export async function writeContainer({ definition, spec }: Draft, unborn: boolea
     faultPoint('create.named');
     await requireImage(definition);
     await makeVolumes(definition);
+    if (definition.userns !== undefined) await (await import('./in-user-namespace.ts')).idsFor(definition);
     recordContainer(definition, 'create');
     killPoint('create.announced');
     // One that `run` makes is announced as soon as its start is written down.
     if (!unborn) writeState(id, { ...state, status: 'created', owner: undefined, unannounced: undefined });
   } catch (error) {
     removeTree(making);
-    deleteContainer(id);
+    await deleteContainer(id);
     forgetOwner(id);
     throw error;
   }
@@ -576,6 +584,28 @@ function readLines(option: string, file: string): string[] {
   return readTextFile(option, file)
     .split(/\r?\n/)
     .filter((line) => line.trim() !== '' && !line.startsWith('#'));
+}
+
+/**
+ * The user namespace of a container. Who shares the network of another container shares its user namespace, too: a network
+ * namespace belongs to one, and nobody else's root may do anything in it.
+ */
+function usernsOf(text: string | undefined, network: string): Definition['userns'] {
+  const size = parseUserns(text ?? defaultUserns);
+  if (!network.startsWith('container:') || text === 'host') return size === undefined ? undefined : { size };
+  const other = network.slice('container:'.length);
+  const theirs = readContainer(other)?.definition.userns;
+  if (theirs !== undefined && (text === undefined || size === theirs.size))
+    return { size: theirs.size, of: theirs.of ?? other };
+  if (text === undefined) return undefined;
+  throw new MinirunError(
+    `--userns ${text} does not go with --network container:${nameOfContainer(other)}`,
+    theirs === undefined
+      ? 'that container is in the user namespace of the host, and its network belongs to that'
+      : `that container's user namespace has ${theirs.size} ids`,
+    'Leave --userns out: who shares a network shares the user namespace',
+    { code: 125 },
+  );
 }
 
 /** A name nobody has, in docker's style. */

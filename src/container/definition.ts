@@ -63,6 +63,13 @@ export interface Definition {
   /** `-i`. */
   openStdin: boolean;
   privileged: boolean;
+  /** `--userns`: absent in that of the host. */
+  userns?: {
+    /** How many ids it has. Which they are stands in `ids.json`. */
+    size: number;
+    /** Id of the container whose user namespace it shares, because it shares its network. */
+    of?: string;
+  };
   labels: Record<string, string>;
   /** Those of the image and of `--expose`: `80/tcp`. Absent in containers of an older minirun, as what follows. */
   exposedPorts?: string[];

@@ -82,7 +82,9 @@ export interface Entered {
 export async function enterContainer(container: Container, request: ExecRequest, stdio: Stdio): Promise<Entered> {
   const spec = readSpec(container.definition.id);
   const pid = container.state.init?.pid as number;
-  const child = launch(nsenterArgv(pid), initEnvironment);
+  const inUserNamespace = container.definition.userns !== undefined;
+  const limits = inUserNamespace ? (await import('./raised-limits.ts')).raisedLimitsArgv(spec.process.rlimits) : [];
+  const child = launch([...limits, ...nsenterArgv(pid, inUserNamespace)], initEnvironment);
   child.send({
     type: 'join',
     pid,
@@ -90,6 +92,7 @@ export async function enterContainer(container: Container, request: ExecRequest,
     // A profile that was given stays, as for a privileged container.
     seccomp: request.privileged && spec.linux.seccomp === 'default' ? 'unconfined' : spec.linux.seccomp,
     stdio,
+    inUserNamespace,
   } satisfies Join);
   const ready = readyOf(child, (await child.receive()) as Ready | Failure | undefined);
   return { child, ready, status: openStatus(ready, spec.linux.seccomp) };

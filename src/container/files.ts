@@ -118,6 +118,7 @@ export const definitionShape = object<Definition>({
   tty: flag,
   openStdin: flag,
   privileged: flag,
+  userns: optional(object<NonNullable<Definition['userns']>>({ size: count, of: optional(textLike(fullId)) })),
   labels: mapOf(text),
   exposedPorts: optional(words),
   volumes: optional(

@@ -228,7 +228,7 @@ function volumesStay({ definition, state }: Container): boolean {
  * Deletes the files and the volumes of a container that is at rest, its name first: a name is freed by the owner of the container that
  * has it, and whoever wants it meanwhile sees that the container is there.
  */
-export function deleteContainer(id: string): void {
+export async function deleteContainer(id: string): Promise<void> {
   const container = readContainer(id);
   const { directory } = containerFiles(id);
   if (container !== undefined) releaseName(container.definition.name, id);
@@ -250,5 +250,7 @@ export function deleteContainer(id: string): void {
   forgetOwner(id);
   faultPoint('delete.moved');
   removeTree(trash);
+  const userns = container?.definition.userns;
+  if (userns !== undefined && userns.of === undefined) await (await import('./id-ranges.ts')).releaseIds(id);
   faultPoint('delete.done');
 }

@@ -3,6 +3,7 @@ import { readNetwork } from '../network/store.ts';
 import { confinementOfExec } from './apparmor.ts';
 import { adjustCapabilities } from './capabilities.ts';
 import type { ContainerState, Definition } from './definition.ts';
+import { idsOf } from './id-ranges.ts';
 import { attachmentsOf } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { signalName } from './options.ts';
@@ -163,6 +164,7 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     ]),
     ...(tmpfs.length > 0 ? { Tmpfs: Object.fromEntries(tmpfs) as Record<string, string> } : {}),
     UTSMode: '',
+    ...userNamespace(definition),
     Sysctls: spec.linux.sysctl,
     Ulimits: spec.process.rlimits.map(({ type, soft, hard }) => ({
       Name: type.slice('RLIMIT_'.length).toLowerCase(),
@@ -179,6 +181,19 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
 function seccompOption(seccomp: OciSpec['linux']['seccomp'], privileged: boolean): string[] {
   if (seccomp === (privileged ? 'unconfined' : 'default')) return [];
   return [`seccomp=${typeof seccomp === 'string' ? seccomp : JSON.stringify(seccomp)}`];
+}
+
+/** Docker's word, and podman's for the ids: first inside, first outside, how many. */
+function userNamespace({ id, userns }: Definition): object {
+  if (userns === undefined) return { UsernsMode: 'host' };
+  const ids = idsOf(userns.of ?? id);
+  const mode =
+    userns.of === undefined ? (userns.size === 65536 ? 'auto' : `auto:size=${userns.size}`) : `container:${userns.of}`;
+  if (ids === undefined) return { UsernsMode: mode };
+  return {
+    UsernsMode: mode,
+    IDMappings: { UidMap: [`0:${ids.uid}:${ids.size}`], GidMap: [`0:${ids.gid}:${ids.size}`] },
+  };
 }
 
 /** Docker's form of `-p`: `{"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}`. */

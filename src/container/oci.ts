@@ -71,7 +71,7 @@ export interface OciDevice {
 }
 
 export interface OciLinux {
-  namespaces: { type: 'pid' | 'network' | 'mount' | 'ipc' | 'uts' | 'cgroup'; path?: string }[];
+  namespaces: { type: 'pid' | 'network' | 'mount' | 'ipc' | 'uts' | 'cgroup' | 'user'; path?: string }[];
   sysctl: Record<string, string>;
   devices: OciDevice[];
   maskedPaths: string[];

@@ -55,6 +55,10 @@ export async function reconcile(
     else if (entry.startsWith('.new-') && !creatorIsAlive(entry)) await attempt(async () => removeTree(folder));
   }
   await attempt(async () => sweepVolumes());
+  if (fs.existsSync(paths.ids())) {
+    const { sweepIds } = await import('./id-ranges.ts');
+    await attempt(() => sweepIds((id) => fs.existsSync(containerFiles(id).directory)));
+  }
   const ids = containerIds(entries);
   // A rename that was cut short, or the remains of one, leaves more names than containers.
   if (fs.readdirSync(paths.names()).length !== ids.length) {

@@ -38,6 +38,8 @@ export interface SpecInput {
   openFilesHard: number;
   /** The container shares another network namespace: its sysctls are not ours to set. */
   ownNetwork: boolean;
+  /** Ids of its user namespace; undefined in the host's. */
+  idCount?: number;
 }
 
 const containerInit = '/sbin/minirun-init';
@@ -131,8 +133,11 @@ export function planSpec(input: SpecInput): OciSpec {
       ...[...[...files, ...init].filter(isFree), ...input.mounts].toSorted((a, b) => depth(a) - depth(b)),
     ],
     linux: {
-      namespaces: (['pid', 'mount', 'uts', 'ipc', 'cgroup', 'network'] as const).map((type) => ({ type })),
-      sysctl: { ...(input.ownNetwork ? networkSysctls : {}), ...input.sysctl },
+      namespaces: [
+        ...(['pid', 'mount', 'uts', 'ipc', 'cgroup', 'network'] as const),
+        ...(input.idCount === undefined ? [] : (['user'] as const)),
+      ].map((type) => ({ type })),
+      sysctl: { ...(input.ownNetwork ? networkSysctls(input.idCount) : {}), ...input.sysctl },
       devices: [...defaultDevices],
       ...planPaths(input),
       seccomp: input.seccomp,
@@ -142,10 +147,11 @@ export function planSpec(input: SpecInput): OciSpec {
 }
 
 /** Ping without privileges, low ports without privileges: docker's settings. */
-const networkSysctls: Record<string, string> = {
-  'net.ipv4.ping_group_range': '0 2147483647',
+const networkSysctls = (groups = 2147483648): Record<string, string> => ({
+  // Only groups that there are: a user namespace has fewer.
+  'net.ipv4.ping_group_range': `0 ${groups - 1}`,
   'net.ipv4.ip_unprivileged_port_start': '0',
-};
+});
 
 /**
  * What interfaces of a network are to be like, sane for containers and for labs. Init sets it once they are there, before

@@ -3,6 +3,7 @@ import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
 import { applySteps } from '../host/executor.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { type Child, launch, launchBackground } from '../host/launch.ts';
+import type { Holder } from '../host/holder.ts';
 import { bootId, isAlive, type ProcessRef, processRef, selfRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import type { Endpoint, PublishedPort } from '../network/definition.ts';
@@ -49,6 +50,10 @@ export interface StartMode {
   size?: { height: number; width: number };
   /** Called with init's descriptors just before the command begins: the last moment to open their other ends. */
   onReady?: (ready: Ready) => Promise<void>;
+  /** Is told what is not as one might expect, a line each. */
+  notice?: (line: string) => void;
+  /** Of a container in a user namespace: the beginning of that, when it has been made. */
+  holder?: Promise<Holder>;
   /** What becomes of it when it cannot be started: `run` removes it, `start` puts it back. */
   onFailure: 'removed' | 'created' | 'exited';
 }
@@ -70,6 +75,7 @@ export async function startContainer(reference: string, mode: StartMode): Promis
     await claimForStart(container);
     return await startClaimed(container, mode);
   } catch (error) {
+    (await mode.holder?.catch(() => undefined))?.end();
     try {
       await finish(
         id,
@@ -105,32 +111,49 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   spec.process.apparmorProfile = await confinement(spec.process.apparmorProfile, definition.privileged);
 
   // 2. Init boots and mounts while the network is made.
-  const supervised = mode.foreground ? undefined : supervisorArgv(definition);
+  const user =
+    definition.userns === undefined
+      ? undefined
+      : await (await import('./in-user-namespace.ts')).makeUserNamespace(definition, spec, network, mode.holder);
+  for (const line of user?.warnings ?? []) mode.notice?.(`warning: ${line}`);
+  const supervised = mode.foreground ? undefined : supervisorArgv(definition, user?.entry);
   const stdio: Stdio = supervised?.stdio ?? foregroundStdio(definition);
-  const child = launch(supervised?.argv ?? unshareArgv(), initEnvironment);
+  const child = launch(supervised?.argv ?? unshareArgv(user?.entry), initEnvironment);
   try {
     faultPoint('process.launched');
     const overlay =
-      definition.rootfs === undefined ? { lower: definition.layers, upper: files.upper, work: files.work } : undefined;
+      definition.rootfs === undefined && user === undefined
+        ? { lower: definition.layers, upper: files.upper, work: files.work }
+        : undefined;
     if (mode.size !== undefined) spec.process.consoleSize = mode.size;
     // Init's mount namespace was copied before `ip netns add` mounts the name, so it looks through this process's root.
     const netns =
-      network.kind === 'own'
-        ? `/proc/${process.pid}/root/run/netns/${namespaceName(definition)}`
-        : network.kind === 'joined'
-          ? network.netns
-          : undefined;
-    child.send({ type: 'prepare', spec, overlay, netns, stdio } satisfies Prepare);
+      user !== undefined
+        ? undefined
+        : network.kind === 'own'
+          ? `/proc/${process.pid}/root/run/netns/${namespaceName(definition)}`
+          : network.kind === 'joined'
+            ? network.netns
+            : undefined;
+    child.send({
+      type: 'prepare',
+      spec: user?.spec ?? spec,
+      overlay,
+      netns,
+      staged: user !== undefined,
+      stdio,
+    } satisfies Prepare);
     const answer = child.receive();
     answer.catch(() => {});
 
     // 3. Meanwhile the network.
-    const { endpoints, ports } = await wire(definition, network, spec.hostname, (sysctl) =>
+    const { endpoints, ports } = await wire(definition, network, spec.hostname, user?.entry.holder, (sysctl) =>
       child.send({ type: 'enter', sysctl } satisfies Enter),
     );
 
     // 4. Go.
     const ready = readyOrFailure(child, await answer, files.unshareErrors);
+    user?.holder.end();
     const starting: ContainerState = {
       ...state,
       unannounced: undefined,
@@ -183,6 +206,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   } catch (error) {
     // Init sees the socket close and ends, if it waits there still.
     child.release();
+    user?.holder.end();
     throw error;
   }
 }
@@ -192,6 +216,7 @@ async function wire(
   definition: Definition,
   network: Networking,
   hostname: string,
+  holder: number | undefined,
   enter: (sysctl: Record<string, string>) => void,
 ): Promise<{ endpoints: Endpoint[]; ports?: PublishedPort[] }> {
   const { id } = definition;
@@ -221,6 +246,7 @@ async function wire(
   const linked = hasLinks(id);
   await connect({
     netns,
+    holder,
     leases,
     further: [...names.steps, ...published],
     record: (steps) => recordSteps(id, steps),

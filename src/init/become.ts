@@ -139,8 +139,17 @@ function giveTo(fd: number, uid: number, gid: number): void {
   const isTerminal = stat.isCharacterDevice() && stat.rdev >> 8 >= 136;
   if (!stat.isFIFO() && !isTerminal) return;
   if (stat.uid === uid) return;
-  // A terminal keeps its group `tty`: mesg(1) and write(1) rely on it.
-  fs.fchownSync(fd, uid, isTerminal ? stat.gid : gid);
+  try {
+    // A terminal keeps its group `tty`: mesg(1) and write(1) rely on it.
+    fs.fchownSync(fd, uid, isTerminal ? stat.gid : gid);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
+    throw new InitError(
+      `cannot run as user ${uid}, group ${gid}`,
+      "the container's user namespace has no such id",
+      'Give it more with --userns, or another user with -u',
+    );
+  }
 }
 
 /** What a process may have, as bits; the rest is dropped. */

@@ -63,11 +63,14 @@ function awaitGo(): void {
 }
 
 async function prepare(
-  { spec, overlay, netns, stdio }: Prepare,
+  { spec, overlay, netns, staged, stdio }: Prepare,
   status: { read: number; write: number },
 ): Promise<void> {
   // 1. The root filesystem, and a mount of it on itself: pivot_root wants a mount point.
-  if (overlay === undefined) {
+  if (staged) {
+    // As it came from the host's user namespace it is locked, and cannot be moved (mount_namespaces(7)).
+    libc.mount(spec.root.path, spec.root.path, '', libc.MS.BIND | libc.MS.REC, '');
+  } else if (overlay === undefined) {
     libc.mount(spec.root.path, spec.root.path, '', libc.MS.BIND | libc.MS.REC, '');
     libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.NODEV, '');
   } else {
@@ -106,7 +109,8 @@ async function prepare(
   if (spec.root.readonly) {
     libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.RDONLY | libc.MS.NODEV, '');
   }
-  protectOwnBinary();
+  // In a user namespace it is read-only already, and nobody in there could change that.
+  if (!staged) protectOwnBinary();
 
   // 5. The old root goes away, and this process becomes the command, once the network is complete.
   fs.closeSync(root.fd);
@@ -116,7 +120,8 @@ async function prepare(
 }
 
 async function join(request: Join, status: { read: number; write: number }): Promise<void> {
-  protectOwnBinary();
+  // Whoever is root in a user namespace is nobody to the files of the host: no protection is needed, and none possible.
+  if (!request.inUserNamespace) protectOwnBinary();
   // Threads share root and working directory, and a process that shares them may not enter a mount namespace.
   libc.unshare(libc.CLONE_FS);
   const own = Number(fs.readlinkSync('/proc/self'));

@@ -60,13 +60,17 @@ export function gatewayEndpoint(endpoints: readonly Endpoint[], family: 'ipv4' |
   return inOrder(endpoints).find((endpoint) => endpoint[family]?.gateway !== undefined);
 }
 
-/** Steps that make a named network namespace with nothing but a loopback interface. */
-export function planNamespace(netns: string): Step[] {
+/**
+ * Steps that make a named network namespace with nothing but a loopback interface.
+ *
+ * @param holder pid of a process whose namespace is to get the name, where there is one already
+ */
+export function planNamespace(netns: string, holder?: string): Step[] {
   return [
     {
       id: 'netns.add',
-      why: `A network namespace is a network stack of its own: interfaces, routes, rules. The name ${netns} lets "ip -n ${netns}" and "ip netns exec ${netns}" find it.`,
-      apply: [ip('netns', 'add', netns)],
+      why: `A network namespace is a network stack of its own: interfaces, routes, rules. The name ${netns} lets "ip -n ${netns}" and "ip netns exec ${netns}" find it.${holder === undefined ? '' : ' This one was made in the user namespace, whose root may change it.'}`,
+      apply: [holder === undefined ? ip('netns', 'add', netns) : ip('netns', 'attach', netns, holder)],
       undo: [ip('netns', 'del', netns)],
     },
     {

@@ -28,6 +28,7 @@ export const paths = {
   networks: () => path.join(root, 'networks'),
   network: (name: string) => path.join(root, 'networks', `${name}.json`),
   ports: () => path.join(root, 'ports.json'),
+  ids: () => path.join(root, 'ids.json'),
   links: () => path.join(root, 'links'),
   link: (name: string) => path.join(root, 'links', `${name}.json`),
   hostRoutes: () => path.join(root, 'host-routes.json'),
