@@ -41,6 +41,8 @@ import {
   parseVolume,
   volumeMount,
 } from './options.ts';
+import { checkCommand } from './health.ts';
+import { healthActionOf, healthcheckOf, type HealthRequest } from './health-options.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
 import { warningAboutNames } from './names.ts';
@@ -86,6 +88,7 @@ export interface ContainerRequest {
   init: boolean;
   stopSignal?: string;
   stopTimeout?: number;
+  health: HealthRequest;
   ulimit: string[];
   sysctl: string[];
   label: string[];
@@ -160,6 +163,8 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const stopSignal = request.stopSignal === undefined ? undefined : parseSignal(request.stopSignal);
   const init = request.init ? staticInit() : undefined;
   const rootfs = request.rootfs === undefined ? undefined : checkRootfs(request.rootfs);
+  // Before the image is fetched; then again with what it says.
+  healthcheckOf(request.health, undefined);
 
   const image = rootfs === undefined ? await imageOf(request) : undefined;
   if (image !== undefined && image.layers.length > mostLayers) {
@@ -171,6 +176,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     );
   }
   const config = image?.config ?? {};
+  const healthcheck = healthcheckOf(request.health, config.Healthcheck);
   const volumes = volumesOf(config, mounts, request.image);
   const entrypoint =
     request.entrypoint === undefined
@@ -220,7 +226,8 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     labels: { ...config.Labels, ...labels },
     exposedPorts: [...new Set([...Object.keys(config.ExposedPorts ?? {}), ...exposed])],
     volumes: volumes.used,
-    healthcheck: config.Healthcheck,
+    healthcheck,
+    healthOnFailure: healthActionOf(request.health, checkCommand({ healthcheck }) !== undefined),
   };
   const files = containerFiles(id);
   const spec = planSpec({
