@@ -32,7 +32,7 @@ import {
   wordOf,
 } from '../state/shape.ts';
 import { stepsShape } from '../state/steps-shape.ts';
-import type { ContainerState, Definition, RestartPolicy, Status, Volume } from './definition.ts';
+import type { ContainerState, Definition, HealthAction, RestartPolicy, Status, Volume } from './definition.ts';
 import type { OciMount, OciProcess, OciSpec } from './oci.ts';
 
 /** Files and folders of one container. */
@@ -125,6 +125,8 @@ export const definitionShape = object<Definition>({
     listOf(object<Volume>({ name: textLike(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/), destination: absolutePath, copy: flag })),
   ),
   healthcheck: anything,
+  healthOnFailure: optional(wordOf<HealthAction>({ kill: true, restart: true, stop: true })),
+  typed: optional(object<NonNullable<Definition['typed']>>({ words: listOf(text), directory: absolutePath })),
   damaged: optional(flag),
 });
 

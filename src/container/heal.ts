@@ -111,6 +111,10 @@ function remedyOf(damage: Damage): Remedy {
       const meaning = `Routes that were added to container ${nameOfContainer(id)} may be missing when it is started again: minirun route ls ${nameOfContainer(id)}.`;
       return { ...(routes.length === 0 ? {} : { content: { schema: 1, routes } }), meaning };
     }
+    case kinds.health:
+      return {
+        meaning: `What the health checks of container ${nameOfContainer(ownerOf(file))} have found is forgotten.`,
+      };
     case kinds.renaming:
       return { meaning: `A rename of container ${nameOfContainer(ownerOf(file))} may have to be done again.` };
     case kinds.network:
