@@ -248,9 +248,7 @@ function report(error: unknown, argv: string[]): number {
   if (typeof commanderCode === 'string' && commanderCode.startsWith('commander.')) {
     if ((error as { exitCode?: number }).exitCode === 0) return 0;
     const command = argv.find((word) => word in commands);
-    const message = messageOf(error)
-      .replace(/^error: /, '')
-      .replaceAll('\n', ' ');
+    const message = printable(messageOf(error).replace(/^error: /, ''));
     process.stderr.write(`minirun: ${message}. See minirun ${command === undefined ? '' : `${command} `}--help.\n`);
     return 125;
   }
@@ -261,11 +259,11 @@ function report(error: unknown, argv: string[]): number {
   }
   const full = fullDisk(error);
   if (full !== undefined) {
-    process.stderr.write(`minirun: ${full.message}\n`);
+    process.stderr.write(`minirun: ${printable(full.message)}\n`);
     return argv.some((word) => word === 'run' || word === 'create') ? 125 : 1;
   }
   process.stderr.write(
-    `minirun: internal error: ${messageOf(error)}. This is a bug in minirun; set MINIRUN_DEBUG=1 to see where it happened.\n`,
+    `minirun: internal error: ${printable(messageOf(error))}. This is a bug in minirun; set MINIRUN_DEBUG=1 to see where it happened.\n`,
   );
   if (process.env.MINIRUN_DEBUG === '1' && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   return 125;

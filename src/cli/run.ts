@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import type { ContainerRequest } from '../container/create.ts';
 import { MinirunError } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
+import { printable } from './output/printable.ts';
 
 type Options = Record<string, string | string[] | boolean | undefined>;
 
@@ -241,7 +242,7 @@ function toRequest(first: string | undefined, rest: string[], options: Options):
     tty: options.tty === true,
     interactive: options.interactive === true,
     notice: (line) => {
-      if (options.quiet !== true || line.startsWith('warning')) process.stderr.write(`minirun: ${line}\n`);
+      if (options.quiet !== true || line.startsWith('warning')) process.stderr.write(`minirun: ${printable(line)}\n`);
     },
   };
 }
