@@ -2,6 +2,7 @@ import { Command, type Option } from 'commander';
 import type { ContainerRequest } from '../container/create.ts';
 import { MinirunError } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
+import { printable } from './output/printable.ts';
 
 type Options = Record<string, string | string[] | boolean | undefined>;
 
@@ -301,7 +302,7 @@ function toRequest(first: string | undefined, rest: string[], options: Options, 
     tty: options.tty === true,
     interactive: options.interactive === true,
     notice: (line) => {
-      if (options.quiet !== true || line.startsWith('warning')) process.stderr.write(`minirun: ${line}\n`);
+      if (options.quiet !== true || line.startsWith('warning')) process.stderr.write(`minirun: ${printable(line)}\n`);
     },
   };
 }

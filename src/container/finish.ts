@@ -7,7 +7,7 @@ import { removeTree } from '../host/remove-tree.ts';
 import type { Step } from '../host/steps.ts';
 import { forgetLinksOf, linksOf } from '../network/link-store.ts';
 import { type Departure, leave, lingerNetworks, tearDown } from '../network/lifecycle.ts';
-import { releasePorts } from '../network/port-store.ts';
+import { heldPorts, releasePorts } from '../network/port-store.ts';
 import { withLock } from '../state/lock.ts';
 import { lingerArgv } from './argv.ts';
 import { endCaptures } from './captures.ts';
@@ -16,6 +16,7 @@ import { recordDeath, recordDestruction } from './events.ts';
 import { keepPeersInHosts } from './names.ts';
 import { attachmentsOf } from './networking.ts';
 import { forgetOwner } from './owners.ts';
+import { readRoutes } from './routes-file.ts';
 import {
   areStepsLost,
   type Container,
@@ -61,6 +62,7 @@ export async function finish(
   then: Status | 'removed',
   { force = false, linger = false, owner, keepsVolumes }: FinishOptions = {},
 ): Promise<boolean> {
+  refuseNewer(id);
   const before = await takeOver(id, force, then === 'removed', keepsVolumes);
   if (before === undefined) return false;
   const errors: Error[] = [];
@@ -98,6 +100,16 @@ export async function finish(
   if (errors.length > 0)
     throw new MinirunErrors(`container ${id.slice(0, 12)} is down, but not at the first attempt`, errors);
   return true;
+}
+
+/**
+ * Reads all that a container is taken down by. Where a newer minirun has written part of it, that is to be known before the
+ * first of it is gone.
+ *
+ * @throws NewerState
+ */
+export function refuseNewer(id: string): void {
+  for (const read of [readContainer, readSteps, readRoutes, linksOf, heldPorts]) read(id);
 }
 
 /** The networks that a container may have addresses in: `network connect` writes down what it is going to do. */

@@ -1,10 +1,12 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { messageOf } from '../errors.ts';
+import { bootId } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import { type Index, readIndex, rebuiltIndex } from '../image/index-file.ts';
 import { canonicalName, parseReference } from '../image/reference.ts';
 import type { Network } from '../network/definition.ts';
+import type { Change } from '../network/files.ts';
 import { hasIpv6 } from '../network/facts.ts';
 import { planConnection, withUndoOf } from '../network/lifecycle.ts';
 import { listLinks, readHostRoutes } from '../network/link-store.ts';
@@ -129,11 +131,15 @@ function remedyOf(damage: Damage): Remedy {
     }
     case kinds.hostRoutes:
       return { meaning: 'Routes of the host that were added by minirun are not known as such any more: see ip route.' };
-    case kinds.changing:
+    case kinds.changing: {
+      const { undo = [], restore = [] } = parts as Partial<Change>;
+      const content: Change = { schema: 1, boot: bootId(), ...parts, by: { pid: 0, start: 0 }, undo, restore };
       return {
         meaning: 'A change of links or routes was cut short. See minirun link ls and minirun route ls.',
-        content: { ...parts, schema: 1, by: { pid: 0, start: 0 } },
+        // Whoever comes next takes back what can be told of it.
+        ...(undo.length + restore.length === 0 ? {} : { content }),
       };
+    }
     case kinds.index:
       return { content: indexWithNames(parts), meaning: namesMeaning };
     case kinds.marker:
@@ -168,7 +174,7 @@ function remedyOfNetwork(name: string, parts: Partial<Network>): Remedy {
   const network = rebuiltNetwork(name, parts, containers);
   if (network === undefined) {
     return {
-      meaning: `Network ${name} is gone, and containers that are to be in it cannot be started: minirun network create ${name}.`,
+      meaning: `Network ${name} is gone, and containers that are to be in it cannot be started: minirun network create ${name}. If its bridge is still there, see ip link show type bridge.`,
     };
   }
   return {
