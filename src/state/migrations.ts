@@ -38,6 +38,7 @@ export const kinds = {
   routes: kind('routes'),
   network: kind('network', withSubnets),
   ports: kind('ports'),
+  ids: kind('ids'),
   link: kind('link'),
   hostRoutes: kind('host routes'),
   changing: kind('change'),
