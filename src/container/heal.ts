@@ -22,6 +22,7 @@ import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
 import { ownMarker } from '../state/root.ts';
 import type { ContainerState } from './definition.ts';
+import { idsOf, rebuiltIds } from './id-ranges.ts';
 import { noteOwner } from './owners.ts';
 import { planPublished } from './publish.ts';
 import { rebuiltDefinition, rebuiltState } from './rebuild.ts';
@@ -123,6 +124,8 @@ function remedyOf(damage: Damage): Remedy {
       return remedyOfNetwork(subjectOf(file), parts);
     case kinds.ports:
       return { meaning: 'Which ports are taken was read from the containers.', content: rebuiltPorts(parts) };
+    case kinds.ids:
+      return { meaning: 'Which ids containers have was read from those that run.', content: rebuiltIds(parts) };
     case kinds.link: {
       const name = subjectOf(file);
       return {
@@ -233,5 +236,6 @@ export function readEverything(): void {
   listLinks();
   readHostRoutes();
   heldPorts('');
+  idsOf('');
   if (fs.existsSync(paths.images())) readIndex();
 }

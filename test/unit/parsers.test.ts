@@ -8,6 +8,7 @@ import { adjustCapabilities } from '../../src/container/capabilities.ts';
 import { usableNameservers } from '../../src/container/etc.ts';
 import { parseMoment } from '../../src/container/log-stamp.ts';
 import * as options from '../../src/container/options.ts';
+import { parseSecurityOptions } from '../../src/container/security-options.ts';
 import { namePattern } from '../../src/container/files.ts';
 import { MinirunError } from '../../src/errors.ts';
 import { parseManifestDocument, parseImageConfig } from '../../src/image/manifest-document.ts';
@@ -136,7 +137,7 @@ const parsers: Record<string, (text: string, more: string[]) => unknown> = {
   checkName: (text) => options.checkName(text, namePattern),
   checkHostname: options.checkHostname,
   checkUser: options.checkUser,
-  parseSecurityOptions: (_, more) => options.parseSecurityOptions(more),
+  parseSecurityOptions: (_, more) => parseSecurityOptions(more),
   adjustCapabilities: (text, more) => adjustCapabilities(more, [text]),
   parseAddress: (text) => address.parseAddress(text),
   parseSubnet: address.parseSubnet,
