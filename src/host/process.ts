@@ -52,7 +52,7 @@ export function signalProcess(ref: ProcessRef | undefined, signal: NodeJS.Signal
     throw new MinirunError(
       `cannot signal process ${ref.pid}`,
       "the kernel does not allow it: it is another user's, or its AppArmor profile takes no signals",
-      'Be root, and let a profile of your own say: signal (receive) peer=unconfined,',
+      'Be root, and let a profile of your own have "signal (receive) peer=unconfined,"',
     );
   }
 }
