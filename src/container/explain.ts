@@ -11,6 +11,7 @@ import { isUp, newDefaultNetwork, readNetwork, requireNetwork } from '../network
 import { linksOf } from '../network/link-store.ts';
 import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
+import { explainConfinement } from './apparmor.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Draft } from './create.ts';
 import type { ExplainedUserNamespace } from './explain-user-namespace.ts';
@@ -35,9 +36,11 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
     portRequests(definition).length === 0 ? [] : planPublished(await proposeFor(definition, endpoints), endpoints);
   const names = planContainerNames(definition, spec.hostname, namespaceName(definition), attached);
   const user = await userNamespaceOf(draft);
+  const apparmor = explainConfinement(spec.process.apparmorProfile, definition.privileged);
   const sections: Section[] = [
     { title: 'Files of the container', steps: fileSteps(definition, spec, endpoints) },
     ...(user === undefined ? [] : [{ title: 'User namespace and what is mounted from outside', steps: user.steps }]),
+    ...apparmor.sections,
     ...attached
       .filter(({ network }) => network.driver === 'bridge')
       .map(({ network, endpoint }) => sharedNetworkSection(network, endpoint.hostIfname)),
@@ -54,7 +57,10 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
         ]
       : []),
     ...checksSection(planChecks(definition)),
-    { title: 'The process', steps: [processStep(definition, spec, endpoints, detach, user)] },
+    {
+      title: 'The process',
+      steps: [processStep(definition, confined(spec, apparmor.profile), endpoints, detach, user)],
+    },
   ];
   return renderScript(
     `Container ${definition.name} from ${definition.image}: what "minirun run" does, as a person would type it. ` +
@@ -67,6 +73,10 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
 
 function checksSection(steps: Step[]): Section[] {
   return steps.length === 0 ? [] : [{ title: 'Health checks', steps }];
+}
+
+function confined(spec: OciSpec, apparmorProfile: string | undefined): OciSpec {
+  return { ...spec, process: { ...spec.process, apparmorProfile } };
 }
 
 /** The two long paths of every script: the container's folder and its topmost image layer. */
@@ -263,6 +273,9 @@ function innerScript(
   const user = spec.process.user.username === '' ? '' : `--userspec=${word(spec.process.user.username)} `;
   const env = spec.process.env.map(word).join(' ');
   const change = spec.process.cwd === '/' ? '' : `sh -c ${word(`cd ${word(spec.process.cwd)} && exec "$@"`)} sh `;
+  const { apparmorProfile: profile } = spec.process;
+  if (profile !== undefined && profile !== 'unconfined')
+    lines.push(`printf %s ${word(`exec ${profile}`)} >/proc/thread-self/attr/exec`);
   lines.push(
     `exec env -i ${env} \\`,
     `  setpriv ${dropped}--inh-caps=-all ${spec.process.noNewPrivileges ? '--no-new-privs ' : ''}\\`,

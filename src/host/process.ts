@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { MinirunError } from '../errors.ts';
 
 /** A process named so that a recycled pid is never mistaken for it: proc_pid_stat(5), field 22. */
 export interface ProcessRef {
@@ -40,14 +41,19 @@ export function isAlive(ref: ProcessRef | undefined): boolean {
   return ref !== undefined && startTime(ref.pid) === ref.start;
 }
 
-/** Sends a signal to that very process; false when it is gone. */
+/** Sends a signal to that very process; false when it is gone. @throws MinirunError when the kernel forbids it */
 export function signalProcess(ref: ProcessRef | undefined, signal: NodeJS.Signals | number): boolean {
   if (ref === undefined || !isAlive(ref)) return false;
   try {
     process.kill(ref.pid, signal);
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    if (!['EPERM', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? '')) return false;
+    throw new MinirunError(
+      `cannot signal process ${ref.pid}`,
+      "the kernel does not allow it: it is another user's, or its AppArmor profile takes no signals",
+      'Be root, and let a profile of your own have "signal (receive) peer=unconfined,"',
+    );
   }
 }
 
