@@ -35,6 +35,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Show what happens to containers, images, networks and volumes',
     load: async () => (await import('./events.ts')).registerEvents,
   },
+  healthcheck: {
+    summary: 'Check whether a container is well',
+    load: async () => (await import('./healthcheck.ts')).registerHealthcheck,
+  },
   logs: { summary: "Show a container's output", load: async () => (await import('./logs.ts')).registerLogs },
   exec: {
     summary: 'Run a further command in a running container',

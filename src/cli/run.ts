@@ -64,6 +64,14 @@ function containerOptions(command: Command): Command {
     .option('--init', 'run a tiny init as pid 1')
     .option('--stop-signal <signal>', 'signal that stop sends')
     .option('--stop-timeout <seconds>', 'seconds until stop sends SIGKILL')
+    .option('--health-cmd <command>', 'command that tells whether it is well: 0 is healthy')
+    .option('--health-interval <duration>', 'time between two checks (default: 30s)')
+    .option('--health-timeout <duration>', 'time after which a check has failed (default: 30s)')
+    .option('--health-retries <number>', 'failures in a row that make it unhealthy (default: 3)')
+    .option('--health-start-period <duration>', 'time in which failures do not count (default: 0s)')
+    .option('--health-start-interval <duration>', 'time between two checks in the start period (default: 5s)')
+    .option('--health-on-failure <action>', 'what to do when it becomes unhealthy: none, kill, restart, stop')
+    .option('--no-healthcheck', 'do not check it, whatever the image says')
     .option('--ulimit <name=soft[:hard]>', 'resource limit (repeatable)', collect)
     .option('--sysctl <key=value>', "setting of the container's namespaces (repeatable)", collect)
     .option('-l, --label <key[=value]>', 'label (repeatable)', collect)
@@ -225,6 +233,16 @@ function toRequest(first: string | undefined, rest: string[], options: Options):
     init: options.init === true,
     stopSignal: text('stopSignal'),
     stopTimeout: timeout === undefined ? undefined : Number(timeout),
+    health: {
+      cmd: text('healthCmd'),
+      interval: text('healthInterval'),
+      timeout: text('healthTimeout'),
+      retries: text('healthRetries'),
+      startPeriod: text('healthStartPeriod'),
+      startInterval: text('healthStartInterval'),
+      onFailure: text('healthOnFailure'),
+      none: options.healthcheck === false,
+    },
     ulimit: list('ulimit'),
     sysctl: list('sysctl'),
     label: list('label'),

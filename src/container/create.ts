@@ -41,6 +41,8 @@ import {
   parseVolume,
   volumeMount,
 } from './options.ts';
+import { checkCommand } from './health.ts';
+import { healthActionOf, healthcheckOf, type HealthRequest } from './health-options.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
 import { defaultUserns, parseUserns } from './user-namespace.ts';
@@ -93,6 +95,7 @@ export interface ContainerRequest {
   init: boolean;
   stopSignal?: string;
   stopTimeout?: number;
+  health: HealthRequest;
   ulimit: string[];
   sysctl: string[];
   label: string[];
@@ -170,6 +173,8 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const init = request.init ? staticInit() : undefined;
   const rootfs = request.rootfs === undefined ? undefined : checkRootfs(request.rootfs);
   const security = await resolveSecurity(options, { capabilities, privileged: request.privileged }, request.notice);
+  // Before the image is fetched; then again with what it says.
+  healthcheckOf(request.health, undefined);
 
   const image = rootfs === undefined ? await imageOf(request) : undefined;
   if (image !== undefined && image.layers.length > mostLayers) {
@@ -181,6 +186,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     );
   }
   const config = image?.config ?? {};
+  const healthcheck = healthcheckOf(request.health, config.Healthcheck);
   const volumes = volumesOf(config, mounts, request.image);
   const entrypoint =
     request.entrypoint === undefined
@@ -231,7 +237,8 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     labels: { ...config.Labels, ...labels },
     exposedPorts: [...new Set([...Object.keys(config.ExposedPorts ?? {}), ...exposed])],
     volumes: volumes.used,
-    healthcheck: config.Healthcheck,
+    healthcheck,
+    healthOnFailure: healthActionOf(request.health, checkCommand({ healthcheck }) !== undefined),
   };
   const files = containerFiles(id);
   const spec = planSpec({

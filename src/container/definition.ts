@@ -74,11 +74,21 @@ export interface Definition {
   /** Those of the image and of `--expose`: `80/tcp`. Absent in containers of an older minirun, as what follows. */
   exposedPorts?: string[];
   volumes?: Volume[];
-  /** The image's; kept to be shown. */
-  healthcheck?: ImageConfig['Healthcheck'];
   /** What could be read of a file that was damaged: enough to look at the container and to remove it, not to start it. */
   damaged?: boolean;
+  /** What was asked for and what the image says. */
+  healthcheck?: Healthcheck;
+  /** What happens when it becomes unhealthy, beside saying so. */
+  healthOnFailure?: HealthAction;
+  /** The words after `minirun run` or `create`, for `generate systemd --new`. */
+  commandLine?: string[];
 }
+
+/** What an image's HEALTHCHECK and `--health-…` say, as docker keeps it: times in nanoseconds, 0 for the usual. */
+export type Healthcheck = NonNullable<ImageConfig['Healthcheck']>;
+
+/** `--health-on-failure`: podman's. */
+export type HealthAction = 'kill' | 'restart' | 'stop';
 
 /** `creating` is the time between the reservation of the name and the first state that others may act on. */
 export type Status = 'creating' | 'created' | 'starting' | 'running' | 'stopping' | 'restarting' | 'exited';

@@ -83,14 +83,26 @@ export function ownMark(): Record<string, string> {
  */
 export function endOrphans(parent: ProcessRef | undefined): void {
   if (parent === undefined || isAlive(parent)) return;
-  const mark = `${markName}=${parent.pid}.${parent.start}\0`;
+  endMarked(`${markName}=${parent.pid}.${parent.start}`);
+}
+
+/**
+ * Kills every process that has this in its environment, and waits until it is gone.
+ *
+ * @param variable `NAME=VALUE`
+ * @returns how many there were
+ */
+export function endMarked(variable: string): number {
+  let count = 0;
   for (const entry of fs.readdirSync('/proc')) {
     const pid = Number(entry);
-    if (!Number.isInteger(pid) || !environmentOf(pid).includes(mark)) continue;
-    const orphan = processRef(pid);
-    if (!signalProcess(orphan, 'SIGKILL')) continue;
-    for (let tries = 0; tries < 500 && isAlive(orphan); tries++) pause(1);
+    if (!Number.isInteger(pid) || !`\0${environmentOf(pid)}`.includes(`\0${variable}\0`)) continue;
+    const marked = processRef(pid);
+    if (!signalProcess(marked, 'SIGKILL')) continue;
+    count++;
+    for (let tries = 0; tries < 500 && isAlive(marked); tries++) pause(1);
   }
+  return count;
 }
 
 function environmentOf(pid: number): string {
