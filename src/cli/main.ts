@@ -39,6 +39,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Check whether a container is well',
     load: async () => (await import('./healthcheck.ts')).registerHealthcheck,
   },
+  generate: {
+    summary: 'Write what starts containers at boot',
+    load: async () => (await import('./generate.ts')).registerGenerate,
+  },
   logs: { summary: "Show a container's output", load: async () => (await import('./logs.ts')).registerLogs },
   exec: {
     summary: 'Run a further command in a running container',

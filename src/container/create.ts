@@ -103,6 +103,8 @@ export interface ContainerRequest {
   securityOpt: string[];
   pull: PullPolicy;
   rootfs?: string;
+  /** The words of the command, as they came. */
+  words?: string[];
   restart: string;
   autoRemove: boolean;
   tty: boolean;
@@ -238,6 +240,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     exposedPorts: [...new Set([...Object.keys(config.ExposedPorts ?? {}), ...exposed])],
     volumes: volumes.used,
     healthcheck,
+    ...(request.words === undefined ? {} : { typed: { words: request.words, directory: process.cwd() } }),
     healthOnFailure: healthActionOf(request.health, checkCommand({ healthcheck }) !== undefined),
   };
   const files = containerFiles(id);

@@ -80,8 +80,8 @@ export interface Definition {
   healthcheck?: Healthcheck;
   /** What happens when it becomes unhealthy, beside saying so. */
   healthOnFailure?: HealthAction;
-  /** The words after `minirun run` or `create`, for `generate systemd --new`. */
-  commandLine?: string[];
+  /** The words after `minirun run` or `create`, and where they were typed: for `generate systemd --new`. */
+  typed?: { words: string[]; directory: string };
 }
 
 /** What an image's HEALTHCHECK and `--health-…` say, as docker keeps it: times in nanoseconds, 0 for the usual. */
