@@ -197,7 +197,8 @@ export function withoutOptions(words: readonly string[], names: readonly string[
     if (text === '--' || text === '-' || !text.startsWith('-')) return [...kept, ...words.slice(at)];
     if (text.startsWith('--')) {
       const name = text.split('=')[0];
-      const option = known.find(({ long }) => long === name);
+      // Of one with two long names the first stands for the short one.
+      const option = known.find(({ long, short }) => long === name || short === name);
       const value = takesValue(option) && !text.includes('=') ? words.slice(++at, at + 1) : [];
       if (!isDropped(option)) kept.push(text, ...value);
       continue;

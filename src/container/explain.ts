@@ -16,6 +16,7 @@ import type { Draft } from './create.ts';
 import type { ExplainedUserNamespace } from './explain-user-namespace.ts';
 import type { Definition } from './definition.ts';
 import { hostsContent, planFiles, resolversFor } from './etc.ts';
+import { checksStep, planChecks } from './health-checks.ts';
 import { type Place, planContainerNames } from './names.ts';
 import { namespaceName, networkOf } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
@@ -52,6 +53,7 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
           },
         ]
       : []),
+    ...checksSection(planChecks(definition)),
     { title: 'The process', steps: [processStep(definition, spec, endpoints, detach, user)] },
   ];
   return renderScript(
@@ -63,6 +65,10 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
   );
 }
 
+function checksSection(steps: Step[]): Section[] {
+  return steps.length === 0 ? [] : [{ title: 'Health checks', steps }];
+}
+
 /** The two long paths of every script: the container's folder and its topmost image layer. */
 function variablesOf({ id, layers }: Definition): Record<string, string> {
   return { dir: containerFiles(id).directory, ...(layers[0] === undefined ? {} : { layer: layers[0] }) };
@@ -72,6 +78,7 @@ function variablesOf({ id, layers }: Definition): Record<string, string> {
 export async function explainRemove(reference: string, volumes: boolean): Promise<string> {
   const { definition, state } = requireContainer(reference);
   const spec = readSpec(definition.id);
+  const applied = readSteps(definition.id);
   return renderScript(
     `Container ${definition.name}: "delete" is what "minirun rm -f ${volumes ? '-v ' : ''}${definition.name}" does, as a person would type it.`,
     [
@@ -79,7 +86,8 @@ export async function explainRemove(reference: string, volumes: boolean): Promis
         title: 'Files of the container',
         steps: fileSteps(definition, spec, state.endpoints, volumes || definition.autoRemove),
       },
-      { title: 'Network stack of the container', steps: readSteps(definition.id) },
+      { title: 'Network stack of the container', steps: applied.filter(({ id }) => id !== checksStep) },
+      ...checksSection(applied.filter(({ id }) => id === checksStep)),
       { title: 'Links', steps: linksOf(definition.id).flatMap(({ applied }) => applied) },
       {
         title: 'The process',

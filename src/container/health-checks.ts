@@ -43,6 +43,9 @@ done`;
 /** Starts the loop in a session of its own, and writes its pid down before this ends. */
 const starter = 'cd /; setsid sh -c "$0" minirun-health "$@" </dev/null >/dev/null 2>&1 & echo $! >"$1"';
 
+/** Its id. */
+export const checksStep = 'health.checks';
+
 const pidFile = (id: string) => `${containerFiles(id).directory}/health.pid`;
 
 /** The step that has a container checked; none when nothing is to be checked. Pure. */
@@ -55,7 +58,7 @@ export function planChecks(definition: Definition): Step[] {
   const words = [file, String(first), String(times.interval / 1000), ownBinary, stateRoot(), id];
   return [
     {
-      id: 'health.checks',
+      id: checksStep,
       why: 'A shell that sleeps between two health checks and calls minirun for each: there is no daemon that could.',
       apply: [{ tool: 'daemon', pidFile: file, argv: ['sh', '-c', starter, loop, ...words] }],
       undo: [{ tool: 'end', pidFile: file, group: true }],
