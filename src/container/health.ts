@@ -84,8 +84,13 @@ export const healthFile = (id: string): string => `${containerFiles(id).director
 /** The health of a container that was just started. */
 export const newHealth: Health = { schema: 1, Status: 'starting', FailingStreak: 0, Log: [] };
 
+/** What the checks have found; nothing where the file is missing or damaged: the next check writes it anew. */
 export function readHealth(id: string): Health {
-  return readJson<Health>(healthFile(id)) ?? newHealth;
+  try {
+    return readJson<Health>(healthFile(id)) ?? newHealth;
+  } catch {
+    return newHealth;
+  }
 }
 
 /**

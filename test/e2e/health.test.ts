@@ -7,6 +7,9 @@ import { createWorld, expectNoLeak, type Result, type Running, type Snapshot, ty
 
 const quiet = ['--network', 'none'];
 const often = ['--health-interval', '100ms'];
+const seldom = ['--health-interval', '1h'];
+const checkedBy = (command: string, retries = 3) => ['--health-cmd', command, '--health-retries', String(retries)];
+const detached = (name: string) => ['run', '-d', '--name', name, ...quiet];
 const sleeper = ['busybox', 'sleep', '1000'];
 
 interface Inspected {
@@ -166,8 +169,10 @@ describe.skipIf(skipOrFail(missingWorld()))('events and health', () => {
   describe('health', () => {
     test('goes from starting to unhealthy to healthy, and is shown everywhere', async () => {
       await ok(
-        ...['run', '-d', '--name', 'web', ...quiet, ...often, '--health-retries', '2'],
-        ...['--health-cmd', 'echo looks; echo badly >&2; test -e /tmp/well', ...sleeper],
+        ...detached('web'),
+        ...often,
+        ...checkedBy('echo looks; echo badly >&2; test -e /tmp/well', 2),
+        ...sleeper,
       );
       expect(await ok('ps', '--format', '{{.Status}}')).toMatch(/^Up .* \((health: starting|unhealthy)\)\n$/);
       expect(await ok('wait', '--condition', 'unhealthy', 'web')).toBe('-1\n');
@@ -203,10 +208,7 @@ describe.skipIf(skipOrFail(missingWorld()))('events and health', () => {
     test('a check that takes too long is ended with all its processes', async () => {
       const marks = ['4711', '4712', '4713'];
       const command = `echo begun; sleep ${marks[0]} & setsid sleep ${marks[1]} & (sleep ${marks[2]} &); sleep 1000`;
-      await ok(
-        ...['run', '-d', '--name', 'slow', ...quiet, '--health-interval', '1h', '--health-timeout', '300ms'],
-        ...['--health-retries', '1', '--health-cmd', command, ...sleeper],
-      );
+      await ok(...detached('slow'), ...seldom, '--health-timeout', '300ms', ...checkedBy(command, 1), ...sleeper);
       expect((await minirun('healthcheck', 'run', 'slow')).code).toBe(1);
       expect((await inspect('slow')).State.Health?.Log).toMatchObject([
         { ExitCode: -1, Output: 'Health check exceeded timeout (300ms): begun\n' },
@@ -288,8 +290,15 @@ describe.skipIf(skipOrFail(missingWorld()))('events and health', () => {
       const check = action === 'restart' ? 'test -e /tmp/seen || { touch /tmp/seen; false; }' : 'false';
       const id = (
         await ok(
-          ...['run', '-d', '--name', name, ...quiet, ...often, ...flags, '--health-retries', '1'],
-          ...['--stop-timeout', '0', '--health-cmd', check, '--health-on-failure', action, ...sleeper],
+          ...detached(name),
+          ...often,
+          ...flags,
+          ...checkedBy(check, 1),
+          '--stop-timeout',
+          '0',
+          '--health-on-failure',
+          action,
+          ...sleeper,
         )
       ).trim();
       if (action === 'restart') await follower.waitFor(`container health_status: healthy ${name}\n`);
