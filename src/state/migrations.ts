@@ -32,6 +32,7 @@ export const kinds = {
   definition: kind('definition', withAttachments),
   /** `config.json` has the version of the runtime spec instead, and is written together with the definition. */
   spec: { ...kind('spec'), isUnmarked: true },
+  health: kind('health'),
   state: kind('state', withEndpointsOfBothFamilies),
   steps: kind('steps', listAs('steps')),
   renaming: kind('renaming'),

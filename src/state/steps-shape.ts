@@ -44,7 +44,7 @@ const shapes: { [Tool in HostCommand['tool']]: ObjectShape<Of<Tool>> } = {
   sysctl: object<Of<'sysctl'>>({ tool: anything, netns, key: word, value: text }),
   run: object<Of<'run'>>({ tool: anything, netns, argv: words, lane: optional(oneOf('firewall')) }),
   daemon: object<Of<'daemon'>>({ tool: anything, netns, argv: words, pidFile: absolutePath, optional: optional(flag) }),
-  end: object<Of<'end'>>({ tool: anything, pidFile: absolutePath }),
+  end: object<Of<'end'>>({ tool: anything, pidFile: absolutePath, group: optional(oneOf(true)) }),
   file: object<Of<'file'>>({ tool: anything, path: absolutePath, content: text, mode: count }),
   mkdir: object<Of<'mkdir'>>({ tool: anything, path: absolutePath, mode: count }),
   remove: object<Of<'remove'>>({ tool: anything, path: removable, ifEmpty: optional(oneOf(true)) }),
