@@ -33,6 +33,7 @@ import {
 } from '../state/shape.ts';
 import { stepsShape } from '../state/steps-shape.ts';
 import type { ContainerState, Definition, HealthAction, RestartPolicy, Status, Volume } from './definition.ts';
+import type { Health, HealthResult, HealthStatus } from './health-record.ts';
 import type { OciMount, OciProcess, OciSpec } from './oci.ts';
 
 /** Files and folders of one container. */
@@ -48,6 +49,8 @@ export const containerFiles = (id: string) => {
     steps: file('steps.json'),
     routes: file('routes.json'),
     renaming: file('renaming'),
+    health: file('health.json'),
+    healthPid: file('health.pid'),
     exit: file('exit'),
     unshareErrors: file('unshare.err'),
     removing: file('removing'),
@@ -126,7 +129,7 @@ export const definitionShape = object<Definition>({
   ),
   healthcheck: anything,
   healthOnFailure: optional(wordOf<HealthAction>({ kill: true, restart: true, stop: true })),
-  typed: optional(object<NonNullable<Definition['typed']>>({ words: listOf(text), directory: absolutePath })),
+  typed: optional(object<NonNullable<Definition['typed']>>({ words, directory: absolutePath })),
   damaged: optional(flag),
 });
 
@@ -176,6 +179,17 @@ export const stateShape = object<ContainerState>({
   keepsVolumes: optional(flag),
   unannounced: optional(flag),
   error: text,
+});
+
+const healthStatus = wordOf<HealthStatus>({ starting: true, healthy: true, unhealthy: true });
+
+/** `health.json` */
+export const healthShape = object<Health>({
+  schema: oneOf(1),
+  Status: healthStatus,
+  FailingStreak: count,
+  Log: listOf(object<HealthResult>({ Start: time, End: time, ExitCode: number, Output: text })),
+  told: optional(healthStatus),
 });
 
 /** `steps.json`: what was, or was about to be, applied for the container. */

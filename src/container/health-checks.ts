@@ -10,19 +10,11 @@ import { withLock } from '../state/lock.ts';
 import { stateRoot } from '../state/paths.ts';
 import type { Definition } from './definition.ts';
 import { recordContainer } from './events.ts';
-import {
-  checkCommand,
-  healthFile,
-  type HealthResult,
-  healthTimes,
-  judge,
-  newHealth,
-  readHealth,
-  untilNextCheck,
-} from './health.ts';
+import { checkCommand, healthTimes, judge, newHealth, readHealth, untilNextCheck } from './health.ts';
 import { probe } from './health-probe.ts';
+import type { HealthResult } from './health-record.ts';
 import { requireRunning } from './stop.ts';
-import { type Container, containerFiles, readContainer, readSteps, requireContainer, writeSteps } from './store.ts';
+import { type Container, containerFiles, readContainer, readSteps, requireContainer } from './store.ts';
 
 /** Exit code of a due check that finds no container to be checked any more: its loop ends then. */
 export const noMoreChecks = 3;
@@ -34,11 +26,12 @@ export const noMoreChecks = 3;
  * Arguments: the file with its pid, by which it is known; seconds until the first check; seconds between checks; the
  * binary, the state directory, the container's id.
  */
-const loop = `
-file=$1 next=$2 usual=$3 bin=$4 root=$5 id=$6
-while setpriv --pdeathsig KILL sleep "$next"; do
-  next=$("$bin" --root "$root" healthcheck run --due "$id") || { [ $? = ${noMoreChecks} ] && exit; next=$usual; }
-done`;
+const loop =
+  [
+    'file=$1 next=$2 usual=$3 bin=$4 root=$5 id=$6',
+    'while setpriv --pdeathsig KILL sleep "$next"',
+    'do next=$("$bin" --root "$root" healthcheck run --due "$id")',
+  ].join('; ') + ` || { [ $? = ${noMoreChecks} ] && exit; next=$usual; }; done`;
 
 /** Starts the loop in a session of its own, and writes its pid down before this ends. */
 const starter = 'cd /; setsid sh -c "$0" minirun-health "$@" </dev/null >/dev/null 2>&1 & echo $! >"$1"';
@@ -46,15 +39,13 @@ const starter = 'cd /; setsid sh -c "$0" minirun-health "$@" </dev/null >/dev/nu
 /** Its id. */
 export const checksStep = 'health.checks';
 
-const pidFile = (id: string) => `${containerFiles(id).directory}/health.pid`;
-
 /** The step that has a container checked; none when nothing is to be checked. Pure. */
 export function planChecks(definition: Definition): Step[] {
   if (checkCommand(definition) === undefined) return [];
   const { id, healthcheck } = definition;
   const times = healthTimes(healthcheck);
   const first = untilNextCheck('starting', 0, times) / 1000;
-  const file = pidFile(id);
+  const file = containerFiles(id).healthPid;
   const words = [file, String(first), String(times.interval / 1000), ownBinary, stateRoot(), id];
   return [
     {
@@ -74,8 +65,8 @@ export async function beginChecks(definition: Definition): Promise<void> {
   // Of checks that were cut short when it ended the last time.
   sweepTemporaries(containerFiles(id).directory);
   // What earlier checks have found is kept, as by docker.
-  writeJson(healthFile(id), { ...newHealth, Log: readHealth(id).Log }, { durable: false });
-  writeSteps(id, [...readSteps(id), ...steps]);
+  writeJson(containerFiles(id).health, { ...newHealth, Log: readHealth(id).Log }, { durable: false });
+  writeJson(containerFiles(id).steps, [...readSteps(id), ...steps], { durable: false });
   faultPoint('health.recorded');
   await applySteps(steps);
 }
@@ -145,11 +136,11 @@ async function note({ definition, state }: Container, result: HealthResult) {
     const announce = (status: string) => recordContainer(definition, `health_status: ${status}`);
     if (told !== undefined && lastStatus(id) !== before.Status) announce(before.Status);
     if (isNew) {
-      writeJson(healthFile(id), { ...judged, told: before.Status }, { durable: false });
+      writeJson(containerFiles(id).health, { ...judged, told: before.Status }, { durable: false });
       killPoint('health.noted');
       announce(judged.Status);
     }
-    writeJson(healthFile(id), judged, { durable: false });
+    writeJson(containerFiles(id).health, judged, { durable: false });
     return { health: judged, becameUnhealthy: isNew && judged.Status === 'unhealthy' };
   });
 }

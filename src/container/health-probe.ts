@@ -4,7 +4,7 @@ import { messageOf } from '../errors.ts';
 import { endMarked } from '../host/process.ts';
 import { formatDuration } from './duration.ts';
 import { type Entered, enterContainer } from './exec.ts';
-import type { HealthResult } from './health.ts';
+import type { HealthResult } from './health-record.ts';
 import { readPipe } from './pipe.ts';
 import type { Container } from './store.ts';
 

@@ -1,43 +1,9 @@
-import { readFile } from '../state/files.ts';
+import { soundFile } from '../state/files.ts';
 import { kinds } from '../state/migrations.ts';
-import { count, listOf, number, object, oneOf, optional, text, time, wordOf } from '../state/shape.ts';
 import type { ContainerState, Definition, Healthcheck } from './definition.ts';
 import { shownStatus } from './status.ts';
-import { containerFiles } from './store.ts';
-
-export type HealthStatus = 'starting' | 'healthy' | 'unhealthy';
-
-/** One check that has been made. */
-export interface HealthResult {
-  /** RFC 3339. */
-  Start: string;
-  End: string;
-  /** 0 is healthy; -1 when it took too long, or could not be run. */
-  ExitCode: number;
-  Output: string;
-}
-
-/** `containers/<id>/health.json`: what the checks have found since the container was started. */
-export interface Health {
-  schema: 1;
-  Status: HealthStatus;
-  /** Failures since the last success, as far as they count. */
-  FailingStreak: number;
-  /** The last five. */
-  Log: HealthResult[];
-  /** The status that the last event told of, when that is another one: its writer was killed, perhaps. */
-  told?: HealthStatus;
-}
-
-const healthStatus = wordOf<HealthStatus>({ starting: true, healthy: true, unhealthy: true });
-
-const healthShape = object<Health>({
-  schema: oneOf(1),
-  Status: healthStatus,
-  FailingStreak: count,
-  Log: listOf(object<HealthResult>({ Start: time, End: time, ExitCode: number, Output: text }), { partly: true }),
-  told: optional(healthStatus),
-});
+import { containerFiles, healthShape } from './files.ts';
+import type { Health, HealthResult, HealthStatus } from './health-record.ts';
 
 /** Milliseconds. */
 export interface HealthTimes {
@@ -91,13 +57,12 @@ export function judge(before: Health, result: HealthResult, startedAt: string, t
   return { ...before, Status: FailingStreak >= times.retries ? 'unhealthy' : before.Status, FailingStreak, Log };
 }
 
-export const healthFile = (id: string): string => `${containerFiles(id).directory}/health.json`;
-
 /** The health of a container that was just started. */
 export const newHealth: Health = { schema: 1, Status: 'starting', FailingStreak: 0, Log: [] };
 
+/** What the checks have found; nothing where the file is missing or damaged: the next check writes it anew. */
 export function readHealth(id: string): Health {
-  return readFile(kinds.health, healthShape, healthFile(id)) ?? newHealth;
+  return soundFile(kinds.health, healthShape, containerFiles(id).health) ?? newHealth;
 }
 
 /**

@@ -1,15 +1,8 @@
 import { describe, expect, test } from 'bun:test';
 import { MinirunError } from '../../../src/errors.ts';
 import { formatDuration, parseDuration } from '../../../src/container/duration.ts';
-import {
-  checkCommand,
-  type Health,
-  type HealthResult,
-  healthTimes,
-  judge,
-  newHealth,
-  untilNextCheck,
-} from '../../../src/container/health.ts';
+import { checkCommand, healthTimes, judge, newHealth, untilNextCheck } from '../../../src/container/health.ts';
+import type { Health, HealthResult } from '../../../src/container/health-record.ts';
 import { healthActionOf, healthcheckOf } from '../../../src/container/health-options.ts';
 
 const startedAt = '2026-01-01T00:00:00.000Z';
