@@ -1,3 +1,4 @@
+import { rebuiltIds } from './id-ranges.ts';
 import fs from 'node:fs';
 import path from 'node:path';
 import { messageOf } from '../errors.ts';
@@ -25,7 +26,7 @@ import { planPublished } from './publish.ts';
 import { rebuiltDefinition, rebuiltState } from './rebuild.ts';
 import { readRoutes } from './routes-file.ts';
 import { isAtRest } from './status.ts';
-import { containerIds, findSpec, readContainer, readDefinition, readState, readSteps } from './store.ts';
+import { containerIds, findSpec, readContainer, readDefinition, readOwners, readState, readSteps } from './store.ts';
 
 /** What comes of a damaged file. */
 interface Remedy {
@@ -117,6 +118,10 @@ function remedyOf(damage: Damage): Remedy {
       return remedyOfNetwork(subjectOf(file), parts);
     case kinds.ports:
       return { meaning: 'Which ports are taken was read from the containers.', content: rebuiltPorts(parts) };
+    case kinds.ids:
+      return { meaning: 'Which ids user namespaces have was read from the containers.', content: rebuiltIds() };
+    case kinds.owners:
+      return { meaning: 'Whom its files belong to was read from them.', content: readOwners(ownerOf(file)) };
     case kinds.link: {
       const name = subjectOf(file);
       return {

@@ -1,17 +1,14 @@
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { killPoint } from '../host/fault.ts';
-import { readJson, writeJson } from '../state/json.ts';
+import { readFile } from '../state/files.ts';
+import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
+import { kinds } from '../state/migrations.ts';
 import { paths, stateRoot } from '../state/paths.ts';
-import type { IdRange } from './user-namespace.ts';
-
-/** `ids.json`: which container has which ids of the host. */
-interface Reservations {
-  schema: 1;
-  /** Id of the container → its ids. */
-  held: Record<string, IdRange>;
-}
+import { type IdReservations, idReservationsShape } from './files.ts';
+import type { IdRange } from './protocol.ts';
+import { containerIds, isRunning, readContainer, readOwners } from './store.ts';
 
 /** `first` and the ids after it, `size` in all. */
 interface Range {
@@ -36,12 +33,14 @@ export function idsOf(container: string): IdRange | undefined {
  * Reserves ids for a container until it is removed. What it has already it keeps.
  *
  * @param exists whether a container exists; the reservations of others are void
+ * @param wanted those that its files belong to already
  * @throws MinirunError (125) when there are not so many free ones
  */
 export async function reserveIds(
   container: string,
   size: number,
   exists: (container: string) => boolean,
+  wanted?: IdRange,
 ): Promise<IdRange> {
   const own = idsOf(container);
   if (own !== undefined) return own;
@@ -49,7 +48,7 @@ export async function reserveIds(
   return withLock(() => {
     const reservations = readReservations();
     for (const id of Object.keys(reservations.held)) if (!exists(id)) delete reservations.held[id];
-    const ids = chooseIds(size, Object.values(reservations.held), pools, slotOf(stateRoot()));
+    const ids = wanted ?? chooseIds(size, Object.values(reservations.held), pools, slotOf(stateRoot()));
     reservations.held[container] = ids;
     write(reservations);
     killPoint('ids.reserved');
@@ -79,13 +78,31 @@ export async function sweepIds(exists: (container: string) => boolean): Promise<
 }
 
 /** Not durable: with idmapped mounts no file has any of these ids as its owner. */
-function write(reservations: Reservations): void {
+function write(reservations: IdReservations): void {
   if (Object.keys(reservations.held).length === 0) fs.rmSync(paths.ids(), { force: true });
   else writeJson(paths.ids(), reservations, { durable: false });
 }
 
-function readReservations(): Reservations {
-  return readJson<Reservations>(paths.ids()) ?? { schema: 1, held: {} };
+/** `ids.json` by what the containers say: those that run by the kernel, others by whom their files belong to. */
+export function rebuiltIds(): IdReservations {
+  const found = containerIds().flatMap((id): [string, IdRange][] => {
+    const container = readContainer(id);
+    if (container?.definition.userns === undefined || container.definition.userns.of !== undefined) return [];
+    const ids = isRunning(container.state) ? idsOfProcess(container.state.init?.pid ?? 0) : readOwners(id);
+    return ids === undefined ? [] : [[id, ids]];
+  });
+  return { schema: 1, held: Object.fromEntries(found) };
+}
+
+function idsOfProcess(pid: number): IdRange | undefined {
+  const map = (kind: string) => read(`/proc/${pid}/${kind}_map`).trim().split(/\s+/).map(Number);
+  const [, uid, size] = map('uid');
+  const [, gid] = map('gid');
+  return uid === undefined || gid === undefined || size === undefined ? undefined : { uid, gid, size };
+}
+
+function readReservations(): IdReservations {
+  return readFile(kinds.ids, idReservationsShape, paths.ids(), rebuiltIds) ?? { schema: 1, held: {} };
 }
 
 /** Ids that may be handed out, and in the region of our own those that are somebody's. */

@@ -38,6 +38,8 @@ export const kinds = {
   routes: kind('routes'),
   network: kind('network', withSubnets),
   ports: kind('ports'),
+  ids: kind('ids'),
+  owners: kind('owners'),
   link: kind('link'),
   hostRoutes: kind('host routes'),
   changing: kind('change'),
