@@ -177,6 +177,8 @@ function leaveMounts(pid: number): () => void {
 function build({ userns, ids, place, binary, root, mounts, given, devices }: StagingRequest): Staged {
   const userNamespace = fs.openSync(userns, 'r');
   const foreign: string[] = [];
+  // Whatever that of the user is: the container has to be able to go there.
+  const mask = process.umask(0o022);
   try {
     mount('staging', place, 'tmpfs', 0b1110, 'mode=0755');
     check(libc.chdir(cstring(place)), 'chdir');
@@ -196,6 +198,7 @@ function build({ userns, ids, place, binary, root, mounts, given, devices }: Sta
     });
     return { root: 'rootfs', mounts: staged, foreign };
   } finally {
+    process.umask(mask);
     fs.closeSync(userNamespace);
   }
 }

@@ -27,7 +27,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? missingTool('tcpdump', 'ping')))('u
   });
   afterEach(async () => {
     await world.sh('minirun rm -f -v -a >/dev/null');
-    await expectNoLeak(before, world);
+    await expectNoLeak(before, world, { timeout: 15_000 });
   });
   afterAll(async () => {
     await world?.destroy();
