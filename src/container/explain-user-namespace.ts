@@ -5,7 +5,7 @@ import { idsOf, proposeIds } from './id-ranges.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { raisedLimitsArgv } from './raised-limits.ts';
 import { containerFiles, readState } from './store.ts';
-import type { IdRange } from './user-namespace.ts';
+import type { IdRange } from './protocol.ts';
 
 /** The holder in a script, as a word of the shell. */
 const holderWord = '$holder';

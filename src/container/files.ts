@@ -35,6 +35,7 @@ import { stepsShape } from '../state/steps-shape.ts';
 import type { ContainerState, Definition, HealthAction, RestartPolicy, Status, Volume } from './definition.ts';
 import type { Health, HealthResult, HealthStatus } from './health-record.ts';
 import type { OciMount, OciProcess, OciSpec } from './oci.ts';
+import type { IdRange } from './protocol.ts';
 
 /** Files and folders of one container. */
 export const containerFiles = (id: string) => {
@@ -57,6 +58,8 @@ export const containerFiles = (id: string) => {
     upper: file('upper'),
     work: file('work'),
     rootfs: file('rootfs'),
+    /** Whom the files in `upper` belong to, when they had to be given to the ids of a user namespace. */
+    owners: file('owners.json'),
     log: file('log'),
     hosts: file('hosts'),
     hostname: file('hostname'),
@@ -199,6 +202,27 @@ export interface StepsFile {
 }
 
 export const stepsFileShape = object<StepsFile>({ schema: oneOf(2), steps: stepsShape });
+
+/** `ids.json` of the state directory: which container has which ids of the host. */
+export interface IdReservations {
+  schema: 1;
+  /** Id of the container → its ids. */
+  held: Record<string, IdRange>;
+}
+
+const idRange = { uid: count, gid: count, size: count };
+
+export const idReservationsShape = object<IdReservations>({
+  schema: oneOf(1),
+  held: mapOf(object<IdRange>(idRange), textLike(fullId)),
+});
+
+/** `owners.json` of a container. */
+export interface OwnersFile extends IdRange {
+  schema: 1;
+}
+
+export const ownersShape = object<OwnersFile>({ schema: oneOf(1), ...idRange });
 
 /** `routes.json`: the routes that a container was given on request. */
 export interface RoutesFile {

@@ -28,7 +28,7 @@ import { planPublished } from './publish.ts';
 import { rebuiltDefinition, rebuiltState } from './rebuild.ts';
 import { readRoutes } from './routes-file.ts';
 import { isAtRest } from './status.ts';
-import { containerIds, findSpec, readContainer, readDefinition, readState, readSteps } from './store.ts';
+import { containerIds, findSpec, readContainer, readDefinition, readOwners, readState, readSteps } from './store.ts';
 
 /** What comes of a damaged file. */
 interface Remedy {
@@ -125,7 +125,9 @@ function remedyOf(damage: Damage): Remedy {
     case kinds.ports:
       return { meaning: 'Which ports are taken was read from the containers.', content: rebuiltPorts(parts) };
     case kinds.ids:
-      return { meaning: 'Which ids containers have was read from those that run.', content: rebuiltIds(parts) };
+      return { meaning: 'Which ids user namespaces have was read from the containers.', content: rebuiltIds() };
+    case kinds.owners:
+      return { meaning: 'Whom its files belong to was read from them.', content: readOwners(ownerOf(file)) };
     case kinds.link: {
       const name = subjectOf(file);
       return {

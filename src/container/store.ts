@@ -13,12 +13,15 @@ import {
   definitionShape,
   fullId,
   namePattern,
+  type OwnersFile,
+  ownersShape,
   specShape,
   stateShape,
   type StepsFile,
   stepsFileShape,
 } from './files.ts';
 import type { OciSpec } from './oci.ts';
+import type { IdRange } from './protocol.ts';
 import { forgetOwner, noteOwner } from './owners.ts';
 import { rebuiltDefinition, rebuiltState } from './rebuild.ts';
 
@@ -108,6 +111,18 @@ export function readSpec(id: string): OciSpec {
 export function findSpec(id: string): OciSpec | undefined {
   // What only init looks at, init checks.
   return readFile(kinds.spec, specShape, containerFiles(id).spec) as OciSpec | undefined;
+}
+
+/** The ids of the host that the container's files belong to; undefined when they belong to whom they do in the image. */
+export function readOwners(id: string): IdRange | undefined {
+  return readFile(kinds.owners, ownersShape, containerFiles(id).owners, () => ownersOfUpper(id));
+}
+
+/** The same by the directory itself. */
+function ownersOfUpper(id: string): OwnersFile | undefined {
+  const stat = fs.statSync(containerFiles(id).upper, { throwIfNoEntry: false });
+  const size = readContainer(id)?.definition.userns?.size;
+  return stat === undefined || size === undefined ? undefined : { schema: 1, uid: stat.uid, gid: stat.gid, size };
 }
 
 /** What was, or was about to be, applied for the container. */

@@ -9,6 +9,9 @@ import { MinirunError } from '../errors.ts';
 const [mode, count] = (process.env.MINIRUN_FAULT ?? '').split(':');
 let left = Number(count);
 
+/** Whether to do as if the kernel had no idmapped mounts: `MINIRUN_FAULT=no-idmap`. */
+export const withoutIdmap = mode === 'no-idmap';
+
 /** Whether a fault is to be injected; the executor then applies one command at a time. */
 export const faultsOn = mode === 'kill' || mode === 'fail' || mode === 'stop';
 

@@ -31,6 +31,10 @@ export async function main(): Promise<void> {
     const { pack } = await import('./pack.ts');
     return pack(request);
   }
+  if (request.type === 'shift') {
+    const { shift } = await import('./shift.ts');
+    return shift(request);
+  }
   if (request.type === 'archive') {
     const { archive } = await import('./archive.ts');
     return archive(request);
