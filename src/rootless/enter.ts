@@ -33,9 +33,14 @@ export async function enterMachine(command: readonly string[], warn: (line: stri
   flock(life, 'shared');
   const needs = needsOf(command);
   const record = await livingMachine();
-  if (needs.uplink) {
-    if (chooseUplink() !== undefined) await ensureUplink(record, needs.ports);
-    else if (!needs.isolated) warn(noWayOut);
+  if (needs.uplink && chooseUplink() === undefined && !needs.isolated) warn(noWayOut);
+  if (needs.uplink && chooseUplink() !== undefined) {
+    try {
+      await ensureUplink(record, needs.ports);
+    } catch (error) {
+      // A container without a network misses nothing.
+      if (!needs.isolated) throw error;
+    }
   }
   faultPoint('machine.entering');
   const tool = which('nsenter');

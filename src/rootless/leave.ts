@@ -32,7 +32,7 @@ const lingerSeconds = 2;
 export function lingerIfIdle(): void {
   if (!isIdle()) return;
   const { linger } = machineFiles();
-  const waiting = readJson<ProcessRef>(linger);
+  const waiting = lingering(linger);
   const record = readRecord();
   if (record === undefined || (waiting !== undefined && isAlive(waiting))) return;
   const script = `trap '' HUP INT; sleep ${lingerSeconds}; exec "$@"`;
@@ -51,6 +51,15 @@ export function lingerIfIdle(): void {
     '--due',
   ];
   writeJson(linger, processRef(launchBackground(argv)) ?? null, { durable: false });
+}
+
+function lingering(file: string): ProcessRef | undefined {
+  try {
+    return readJson<ProcessRef>(file);
+  } catch {
+    // Damaged: then there is one more, which finds nothing to do.
+    return undefined;
+  }
 }
 
 function isIdle(): boolean {

@@ -93,10 +93,18 @@ export async function startUplink(
   missing: ReturnType<typeof missingUplink>,
 ): Promise<void> {
   const { carrier, forPorts } = missing;
-  if (carrier === 'pasta') await startPasta(pid);
+  if (carrier === 'pasta') {
+    try {
+      await startPasta(pid);
+    } catch (error) {
+      // An AppArmor profile may forbid it the place of its pid file, for example.
+      if (process.env[choice] === 'pasta' || which('slirp4netns') === undefined) throw error;
+      await startSlirp(pid, false);
+    }
+  }
   if (carrier === 'slirp4netns') await startSlirp(pid, false);
   if (carrier !== undefined) await addRoutes(pid);
-  if (forPorts) await startSlirp(pid, true);
+  if (forPorts && daemonOf(machineFiles().slirpPid) === undefined) await startSlirp(pid, true);
 }
 
 /** Ends what carries, of this machine or of one before. */

@@ -234,7 +234,9 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
     expect([port.code, port.stderr]).toEqual([125, expect.stringContaining('it takes slirp4netns')]);
     const elsewhere = await user.run(['--root', world.directory, 'ps']);
     expect(elsewhere.code).toBe(125);
-    expect(elsewhere.stderr).toMatch(/^minirun: cannot use the state directory .*permission denied/);
+    expect(elsewhere.stderr).toMatch(
+      /^minirun: cannot use the state directory .*it belongs to user 0, and this is user 31415/,
+    );
   });
 
   test('doctor says what a user lacks', async () => {
