@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { isDiskFull, messageOf, MinirunError } from '../errors.ts';
+import { isInside, leave, settleIn } from '../rootless/inside.ts';
 import { isAnythingDamaged } from '../state/files.ts';
 import { setStateRoot, stateRoot } from '../state/paths.ts';
 import { printable } from './output/printable.ts';
@@ -157,6 +158,7 @@ export async function main(argv: string[]): Promise<void> {
     process.exitCode = report(error, argv);
   }
   if (isAnythingDamaged()) await reportDamage();
+  if (isInside()) await leave(takeGlobalOptions(argv)[0]);
 }
 
 /** What this command has met of damaged files after it had looked for them. */
@@ -174,14 +176,24 @@ function warn(line: string): void {
 }
 
 async function dispatch(argv: string[]): Promise<void> {
-  const { Command } = await import('commander');
+  if (isInside()) settleIn();
   const rest = takeGlobalOptions(argv);
   const name = rest[0];
+  const asksForHelp = rest[1] === '--help' || rest[1] === '-h';
+  const needsState = name !== undefined && name in commands && !harmless.has(name) && !asksForHelp;
+  if (needsState && process.getuid?.() !== 0) {
+    const { enterMachine } = await import('../rootless/enter.ts');
+    await enterMachine(rest, (line) => process.stderr.write(`minirun: ${line}\n`));
+  }
+  const { Command } = await import('commander');
   const program = new Command('minirun');
   program
     .description('A lightweight, daemonless container runner with container networking at its heart')
     .usage('[--root DIR] COMMAND [ARGS…]')
-    .option('--root <dir>', 'state directory (default: $MINIRUN_ROOT or /var/lib/minirun)')
+    .option(
+      '--root <dir>',
+      'state directory (default: $MINIRUN_ROOT, /var/lib/minirun, or ~/.local/share/minirun for users)',
+    )
     .option('-v, --version', 'show the version')
     .enablePositionalOptions()
     .exitOverride()
@@ -198,8 +210,7 @@ async function dispatch(argv: string[]): Promise<void> {
     return;
   }
   (await command.load())(program);
-  const asksForHelp = rest[1] === '--help' || rest[1] === '-h';
-  if (!harmless.has(name) && !asksForHelp) await prepareState();
+  if (needsState) await prepareState();
   await program.parseAsync(rest, { from: 'user' });
 }
 
@@ -219,14 +230,6 @@ function takeGlobalOptions(argv: string[]): string[] {
 }
 
 async function prepareState(): Promise<void> {
-  if (process.getuid?.() !== 0) {
-    throw new MinirunError(
-      'cannot run',
-      'minirun makes namespaces, mounts and interfaces, which takes root',
-      'Run it with sudo',
-      { code: 125 },
-    );
-  }
   const { openStateRoot } = await import('../state/root.ts');
   for (const line of await openStateRoot(version)) warn(line);
 }

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { MinirunError } from '../errors.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { which } from '../host/launch.ts';
+import { smallMachine } from '../host/machine.ts';
 import { bootId, selfRef } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
 import type { Image, ImageConfig, PullPolicy } from '../image/image.ts';
@@ -456,7 +457,8 @@ async function parsePublished(
   const { parsePublish } = await import('../network/ports.ts');
   const { checkHostIps } = await import('../network/port-store.ts');
   const requests = publish.flatMap(parsePublish);
-  checkHostIps(requests);
+  const { checkForwardable } = await import('./forward.ts');
+  if (!checkForwardable(requests)) checkHostIps(requests);
   if (attachments.some((each) => each.network === defaultNetworkName || isOpenOutwards(requireNetwork(each.network))))
     return requests;
   if (network[0] === 'none' || network[0] === 'host') {
@@ -601,6 +603,15 @@ function readLines(option: string, file: string): string[] {
  * namespace belongs to one, and nobody else's root may do anything in it.
  */
 function usernsOf(text: string | undefined, network: string): Definition['userns'] {
+  // Without root all of them are in one, and the user has no further ids.
+  if (smallMachine() !== undefined && parseUserns(text ?? 'host') === undefined) return undefined;
+  if (smallMachine() !== undefined)
+    throw new MinirunError(
+      `cannot use --userns ${text}`,
+      'without root all containers are in one user namespace already',
+      'Leave it out',
+      { code: 125 },
+    );
   const size = parseUserns(text ?? defaultUserns);
   if (!network.startsWith('container:') || text === 'host') return size === undefined ? undefined : { size };
   const other = network.slice('container:'.length);

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import { runTool } from '../host/exec.ts';
+import { smallMachine } from '../host/machine.ts';
 import { listImages } from '../image/store.ts';
 import { listNetworks } from '../network/store.ts';
 import { stateRoot } from '../state/paths.ts';
@@ -18,6 +19,8 @@ export interface SystemInfo {
   Driver: string;
   /** Docker calls its directory of state so. */
   DockerRootDir: string;
+  /** Whether this is an ordinary user's, in a machine in small. */
+  Rootless: boolean;
   StateRoot: string;
   CgroupVersion: string;
   /** As `iptables --version` has it. */
@@ -45,6 +48,7 @@ export async function systemInfo(version: string): Promise<SystemInfo> {
     Networks: listNetworks().length,
     Driver: 'overlay',
     DockerRootDir: stateRoot(),
+    Rootless: smallMachine() !== undefined,
     StateRoot: stateRoot(),
     CgroupVersion: fs.existsSync('/sys/fs/cgroup/cgroup.controllers') ? '2' : '1',
     FirewallBackend: await firewallBackend(),

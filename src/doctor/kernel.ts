@@ -12,11 +12,7 @@ const namespaces = ['net', 'pid', 'mnt', 'uts', 'ipc', 'cgroup'];
 
 export function checkRoot(): Check {
   if (isRoot()) return ok('root');
-  return warning(
-    'root',
-    'not root: what only root may try was left out, and containers need root',
-    'sudo minirun doctor',
-  );
+  return warning('root', 'not root: what only root may try was left out', 'sudo minirun doctor');
 }
 
 /** What the running kernel is and has, from /proc. */

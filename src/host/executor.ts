@@ -111,6 +111,10 @@ async function applyGroup(group: readonly Item[], done: Set<Step>): Promise<void
 
 /** What no process can do together with its neighbours. */
 async function applyOne({ step, command }: Item): Promise<void> {
+  if (command.tool === 'forward') {
+    const { addForward, removeForward } = await import('./slirp.ts');
+    return command.remove ? removeForward(command) : addForward(command);
+  }
   const argv = argvOf(command);
   if (argv === undefined) return applyFile(command);
   const [tool = '', ...args] = argv;
@@ -195,6 +199,8 @@ export function commandText(command: HostCommand): string {
       return inNamespace(command) + command.argv.join(' ');
     case 'end':
       return `end the process of ${command.pidFile}`;
+    case 'forward':
+      return `${command.remove ? 'stop forwarding' : 'forward'} port ${command.hostPort}/${command.protocol} of ${command.hostIp}`;
     case 'mkdir':
       return `mkdir -p ${command.path}`;
     case 'remove':

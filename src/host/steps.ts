@@ -26,6 +26,7 @@ export type HostCommand =
   | RunCommand
   | DaemonCommand
   | EndDaemonCommand
+  | ForwardCommand
   | ProcessCommand;
 
 /**
@@ -84,6 +85,17 @@ export interface EndDaemonCommand {
   pidFile: string;
   /** It leads a process group, which ends with it. */
   group?: true;
+}
+
+/** Has slirp4netns listen on a port of the real machine for a machine in small, or not any more. */
+export interface ForwardCommand {
+  tool: 'forward';
+  /** Where slirp4netns takes orders. */
+  socket: string;
+  protocol: 'tcp' | 'udp';
+  hostIp: string;
+  hostPort: number;
+  remove?: true;
 }
 
 /** A file with this content; an existing one is written in place. */

@@ -5,7 +5,7 @@ import { receive, send } from './channel.ts';
 import { failure, InitError } from './failure.ts';
 import * as files from './files.ts';
 import * as libc from './libc.ts';
-import { Rootfs } from './mounts.ts';
+import { keptFlags, Rootfs } from './mounts.ts';
 import { mountOverlay } from './overlay.ts';
 import { isDirectory, Packer } from './pack.ts';
 import { startTime } from './process.ts';
@@ -74,7 +74,7 @@ function enterRootfs(
   const flags = readonly || !writable ? RDONLY : 0;
   if (overlay === undefined) {
     libc.mount(directory, directory, '', BIND | REC, '');
-    libc.mount('', directory, '', BIND | REMOUNT | NODEV | flags, '');
+    libc.mount('', directory, '', BIND | REMOUNT | NODEV | flags | keptFlags(directory), '');
   } else {
     mountOverlay(directory, overlay, flags);
   }

@@ -7,8 +7,9 @@ import { receive, send } from './channel.ts';
 import { failure, InitError } from './failure.ts';
 import { openLabel } from './label.ts';
 import * as libc from './libc.ts';
-import { protectOwnBinary, Rootfs } from './mounts.ts';
+import { keptFlags, protectOwnBinary, Rootfs } from './mounts.ts';
 import { mountOverlay } from './overlay.ts';
+import { highestGroup } from './userns.ts';
 import { closeHandedOver, makeStreams } from './streams.ts';
 
 /**
@@ -76,7 +77,7 @@ async function prepare(
     libc.mount(spec.root.path, spec.root.path, '', libc.MS.BIND | libc.MS.REC, '');
   } else if (overlay === undefined) {
     libc.mount(spec.root.path, spec.root.path, '', libc.MS.BIND | libc.MS.REC, '');
-    libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.NODEV, '');
+    libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.NODEV | keptFlags(spec.root.path), '');
   } else {
     mountOverlay(spec.root.path, overlay);
   }
@@ -111,7 +112,8 @@ async function prepare(
   if (spec.linux.readonlyPaths.includes('/proc/sys')) root.makeReadonly('/proc/sys');
   for (const file of spec.linux.maskedPaths) if (needsNetwork(file)) root.mask(file);
   if (spec.root.readonly) {
-    libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.RDONLY | libc.MS.NODEV, '');
+    const kept = overlay === undefined ? keptFlags(spec.root.path) : 0;
+    libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.RDONLY | libc.MS.NODEV | kept, '');
   }
   // In a user namespace it is read-only already, and nobody in there could change that.
   if (!staged) protectOwnBinary();
@@ -146,13 +148,19 @@ async function filterOf(seccomp: OciLinux['seccomp'], { capabilities }: OciProce
   return seccompFilter(seccomp, capabilities.bounding);
 }
 
+/** A range of groups up to the highest there is: the kernel takes none that the user namespace lacks. */
+function withGroupsThatExist(range: string): string {
+  const [first = '0', last = '0'] = range.trim().split(/\s+/);
+  return Number(last) === 2147483647 ? `${first} ${highestGroup()}` : range;
+}
+
 /** Writes a sysctl of the container's namespaces, after making sure that this is the real proc (CVE-2025-52881). */
 function writeSysctl(root: string, key: string, value: string): void {
   const procfs = 0x9fa0;
   if (fs.statfsSync(`${root}/proc`).type !== procfs) throw new Error('/proc of the container is not proc');
   const file = `${root}/proc/sys/${key.replaceAll('/', '\0').replaceAll('.', '/').replaceAll('\0', '.')}`;
   try {
-    fs.writeFileSync(file, value);
+    fs.writeFileSync(file, key === 'net.ipv4.ping_group_range' ? withGroupsThatExist(value) : value);
   } catch (error) {
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
     throw new InitError(

@@ -1,8 +1,10 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import type { OciDevice, OciMount } from '../container/oci.ts';
+import { makeDevice } from './devices.ts';
 import { InitError } from './failure.ts';
 import { MS, mkdirAt, mknodAt, mount, nullDevice, openInRoot, SyscallError, symlinkAt } from './libc.ts';
+import { inUserNamespace } from './userns.ts';
 
 /** mount(8) options that are flags; everything else is data for the filesystem. */
 const flagOptions: Record<string, number> = {
@@ -11,6 +13,7 @@ const flagOptions: Record<string, number> = {
   nodev: MS.NODEV,
   noexec: MS.NOEXEC,
   noatime: MS.NOATIME,
+  nodiratime: MS.NODIRATIME,
   relatime: MS.RELATIME,
   strictatime: MS.STRICTATIME,
   bind: MS.BIND,
@@ -184,13 +187,7 @@ export class Rootfs {
     for (const device of devices) {
       const names = device.path.split('/').filter(Boolean);
       const parent = this.openTarget(`/${names.slice(0, -1).join('/')}`, 'directory');
-      mknodAt(
-        parent,
-        names.at(-1) as string,
-        (device.type === 'c' ? 0o020000 : 0o060000) | device.fileMode,
-        device.major,
-        device.minor,
-      );
+      makeDevice(parent, names.at(-1) as string, device);
       fs.closeSync(parent);
     }
     const dev = openInRoot(this.fd, '/dev');
@@ -319,7 +316,14 @@ function mountOf(file: string): MountPoint {
 
 /** Flags that the mount of a bind's source has and that a remount must keep. */
 function lockedFlags(source: string): number {
-  return parseOptions(mountOf(fs.realpathSync(source)).options.filter((option) => option !== 'ro')).flags & ~MS.BIND;
+  const { options } = mountOf(fs.realpathSync(source));
+  // Only the mount's owner may make it writable: mount_namespaces(7), restrictions on mount namespaces.
+  return parseOptions(options.filter((option) => inUserNamespace || option !== 'ro')).flags & ~MS.BIND;
+}
+
+/** Flags that a directory's own bind mount cannot lose: in a user namespace those of the mount it lies on. */
+export function keptFlags(directory: string): number {
+  return inUserNamespace ? lockedFlags(directory) : 0;
 }
 
 /**

@@ -11,6 +11,7 @@ import { startTime } from './process.ts';
 import { outOfNamespace } from './shift.ts';
 import { quote } from './tar-reader.ts';
 import { reasonOf } from './unpack.ts';
+import { overlayAttributes } from './userns.ts';
 
 /** What reading other people's files and overlayfs's own attributes takes: DAC_OVERRIDE, SYS_ADMIN. */
 const packerCapabilities = (1n << 1n) | (1n << 21n);
@@ -162,7 +163,7 @@ export class Packer {
     children: { child: string; about: files.Stat }[],
   ): void {
     const empty = { mode: 0, uid: 0, gid: 0, size: 0, seconds: directory.seconds };
-    if (files.getXattr(place, 'trusted.overlay.opaque')?.toString() === 'y')
+    if (files.getXattr(place, `${overlayAttributes}opaque`)?.toString() === 'y')
       this.header('File', `${prefix}.wh..wh..opq`, { ...directory, ...empty });
     for (const { child, about } of children) {
       if (child.startsWith('.wh.'))
@@ -301,15 +302,15 @@ export class Packer {
 function attributes(place: string, path: string, given: boolean): Buffer[] {
   const records: Buffer[] = [];
   for (const key of files.listXattrs(place).toSorted((a, b) => (a < b ? -1 : 1))) {
-    if (key === 'trusted.overlay.redirect' || key === 'trusted.overlay.metacopy') {
+    if (key === `${overlayAttributes}redirect` || key === `${overlayAttributes}metacopy`) {
       throw new InitError(
         `cannot pack ${quote(path)}`,
-        `overlayfs has only noted where its content is (${key.slice(16)})`,
+        `overlayfs has only noted where its content is (${key.slice(overlayAttributes.length)})`,
         'Mount overlays with redirect_dir=off and metacopy=off',
       );
     }
     // Those are overlayfs's notes about this machine, and the label is this machine's as well.
-    if (key.startsWith('trusted.overlay.') || key === 'security.selinux') continue;
+    if (key.startsWith(overlayAttributes) || key === 'security.selinux') continue;
     const stored = files.getXattr(place, key);
     const value = given && stored !== undefined && key === 'security.capability' ? outOfNamespace(stored) : stored;
     // As GNU tar: an equals sign would end the name.
