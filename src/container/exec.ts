@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
+import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { type Child, launch } from '../host/launch.ts';
 import { initEnvironment, nsenterArgv } from './argv.ts';
-import { confinementOfExec } from './apparmor.ts';
 import { attach, SignalProxy } from './attach.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Definition } from './definition.ts';
@@ -88,7 +88,7 @@ export async function enterContainer(container: Container, request: ExecRequest,
   child.send({
     type: 'join',
     pid,
-    process: planExec(spec.process, request),
+    process: { ...planExec(spec.process, request), apparmorProfile: await profileFor(spec.process, request) },
     // A profile that was given stays, as for a privileged container.
     seccomp: request.privileged && spec.linux.seccomp === 'default' ? 'unconfined' : spec.linux.seccomp,
     stdio,
@@ -96,6 +96,13 @@ export async function enterContainer(container: Container, request: ExecRequest,
   } satisfies Join);
   const ready = readyOf(child, (await child.receive()) as Ready | Failure | undefined);
   return { child, ready, status: openStatus(ready, spec.linux.seccomp) };
+}
+
+/** The AppArmor profile: that of the container. Nothing is loaded where the machine has no AppArmor. */
+async function profileFor(own: OciProcess, request: ExecRequest): Promise<string | undefined> {
+  if (own.apparmorProfile === undefined && !fs.existsSync('/sys/kernel/security/apparmor')) return undefined;
+  const { confinementOfExec } = await import('./apparmor.ts');
+  return confinementOfExec(own.apparmorProfile, request.privileged);
 }
 
 /** Docker's events of a further process; the command stands behind the first two. */
@@ -130,7 +137,6 @@ export function planExec(own: OciProcess, request: ExecRequest): OciProcess {
   const cwd = request.workdir ?? own.cwd;
   return {
     ...own,
-    apparmorProfile: confinementOfExec(own.apparmorProfile, request.privileged),
     args: request.command,
     env,
     capabilities,

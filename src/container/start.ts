@@ -10,7 +10,6 @@ import type { Endpoint, PublishedPort } from '../network/definition.ts';
 import { hasIpv6 } from '../network/facts.ts';
 import { connect, forgoBringUp, leaseAll } from '../network/lifecycle.ts';
 import { withLock } from '../state/lock.ts';
-import { confinement } from './apparmor.ts';
 import { initEnvironment, unshareArgv } from './argv.ts';
 import type { ContainerState, Definition } from './definition.ts';
 import { planFiles, resolversFor } from './etc.ts';
@@ -108,7 +107,10 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   for (const stale of [files.exit, files.unshareErrors]) fs.rmSync(stale, { force: true });
   faultPoint('start.claimed');
   await applySteps(planFiles({ definition }, spec.hostname, resolversFor(definition)));
-  spec.process.apparmorProfile = await confinement(spec.process.apparmorProfile, definition.privileged);
+  if (spec.process.apparmorProfile !== undefined || fs.existsSync('/sys/kernel/security/apparmor')) {
+    const { confinement } = await import('./apparmor.ts');
+    spec.process.apparmorProfile = await confinement(spec.process.apparmorProfile, definition.privileged);
+  }
 
   // 2. Init boots and mounts while the network is made.
   const user =
