@@ -230,9 +230,11 @@ function innerScript(
     (definition.rootfs === undefined ? overlayLines(definition, root) : [`mount --rbind ${word(root)} ${word(root)}`]);
   // A shell would otherwise go there from its own root, and not everybody may.
   lines.push(within === undefined ? `cd ${word(root)}` : `cd -P ${word(root)}`);
-  for (const { name, destination, copy } of definition.volumes ?? [])
-    if (copy)
-      lines.push(`if [ -d ${inside(destination)} ]; then cp -a ${inside(destination)}/. ${volumeData(name)}; fi`);
+  for (const { name, destination, copy } of definition.volumes ?? []) {
+    // In a user namespace the volume can be reached only as it is prepared there.
+    const volume = within?.mounts.find((mount) => mount.destination === destination)?.source ?? volumeData(name);
+    if (copy) lines.push(`if [ -d ${inside(destination)} ]; then cp -a ${inside(destination)}/. ${volume}; fi`);
+  }
   for (const mount of within?.mounts ?? spec.mounts) {
     lines.push(...mountLines(mount));
     if (mount.destination === '/dev' && (mount.type === 'tmpfs' || mount.source === '../dev')) {
