@@ -74,7 +74,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
     expect(await minirun('info', '--format', '{{.Rootless}}')).toBe('true\n');
     const refused = await user.run(['run', '--rm', '--network', 'none', '-u', '70000', 'busybox', 'true']);
     expect(refused.stderr).toContain(
-      'cannot run with the id 70000: the user namespace of this container has no such id',
+      "cannot run as user 70000, group 0: the container's user namespace has no such id",
     );
     await minirun('rm', '-f', 'one');
   });
