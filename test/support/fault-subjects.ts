@@ -51,6 +51,13 @@ const containers: Subject[] = [
     undone: true,
     done: isUp,
   },
+  {
+    name: 'run -d --userns auto',
+    command: words(`run -d --name victim --userns auto ${sleeper}`),
+    after: victimGone,
+    undone: true,
+    done: isUp,
+  },
   { name: 'create', command: words('create --name victim -v /etc busybox true'), after: victimGone, undone: true },
   {
     name: 'start',
