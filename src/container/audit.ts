@@ -19,7 +19,6 @@ import { auditProcesses } from './audit-processes.ts';
 import type { Finding, Found } from './finding.ts';
 import { leaveLinks } from './links.ts';
 import { giveAddressesBack } from './networks.ts';
-import { readEverything, settleDamage } from './heal.ts';
 import { entryOf } from './owners.ts';
 import { creatorIsAlive, isHalfDeleted, reconcile } from './reconcile.ts';
 import { isAtRest } from './status.ts';
@@ -47,17 +46,11 @@ const settling = 400;
  */
 export async function audit({ dryRun = false } = {}): Promise<Audited[]> {
   refuseOtherHost(listContainers());
-  // Each file is looked at, so that damage does not come to light only when the file is needed.
-  readEverything();
-  const results = dryRun ? [] : (await settleDamage()).map(settledDamage);
-  const damage = [...damaged.values()].map(({ file, why }) => {
-    const finding = { kind: 'file', name: shownFile(file), problem: why, remedy: 'set aside' };
-    return audited(finding, 'would');
-  });
+  const results: Audited[] = [];
   // What held something that is nobody's may only be seen to be nobody's when that is gone.
   for (let round = 1; round <= 3; round++) {
     const found = await lookTwice();
-    if (dryRun) return [...damage, ...found.map((finding) => audited(finding, 'would'))];
+    if (dryRun) return [...damagedFiles(), ...found.map((finding) => audited(finding, 'would'))];
     const isKnown = new Set(results.map(keyOf));
     const next = await mendAll(found.filter((finding) => !isKnown.has(keyOf(finding))));
     results.push(...next);
@@ -66,11 +59,11 @@ export async function audit({ dryRun = false } = {}): Promise<Audited[]> {
   return results;
 }
 
-/** `networks/lab.json is cut off; it was set aside as … . What that means.` */
-function settledDamage(line: string): Audited {
-  const end = line.indexOf(' ');
-  const finding = { kind: 'file', name: line.slice(0, end), problem: line.slice(end + 1), remedy: 'mended' };
-  return audited(finding, / could not be set aside: /.test(line) ? 'failed' : 'done');
+/** Files that this process has found damaged. Whoever may mend has set them aside before. */
+function damagedFiles(): Audited[] {
+  return [...damaged.values()].map(({ file, why }) =>
+    audited({ kind: 'file', name: shownFile(file), problem: why, remedy: 'set aside' }, 'would'),
+  );
 }
 
 /** In another network namespace than that of the containers' host everything would seem to be missing. */

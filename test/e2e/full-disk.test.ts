@@ -29,7 +29,7 @@ describe.skipIf(skipOrFail(missingWorld()))('a full disk', () => {
       expect(`${code} ${stderr}`).toMatch(/^125 minirun: [^\n]*no space left on [^\n]*\n$/);
     }
     expect(await sh("minirun ps -a --format '{{.Names}} {{.State}}'")).toBe(
-      'old created\ngreedy running\npolite running\n',
+      'greedy running\nold created\npolite running\n',
     );
     // It ends by itself, and by force.
     await sh('minirun exec greedy rm /bin/nothing 2>/dev/null || :; minirun stop polite; minirun rm old');
