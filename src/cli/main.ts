@@ -232,6 +232,7 @@ function takeGlobalOptions(argv: string[]): string[] {
 async function prepareState(): Promise<void> {
   const { openStateRoot } = await import('../state/root.ts');
   for (const line of await openStateRoot(version)) warn(line);
+  (await import('../state/reserve.ts')).keepReserve();
 }
 
 async function help(program: Command, topic?: string): Promise<void> {

@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { MinirunErrors } from '../errors.ts';
+import { isDiskFull, MinirunErrors } from '../errors.ts';
 import { undoSteps } from '../host/executor.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { bootId, endGroup, endOrphans, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
@@ -9,6 +9,7 @@ import { forgetLinksOf, linksOf } from '../network/link-store.ts';
 import { type Departure, leave, lingerNetworks, tearDown } from '../network/lifecycle.ts';
 import { heldPorts, releasePorts } from '../network/port-store.ts';
 import { withLock } from '../state/lock.ts';
+import { drawOnReserve } from '../state/reserve.ts';
 import { lingerArgv } from './argv.ts';
 import { endCaptures } from './captures.ts';
 import type { ContainerState, Definition, Status } from './definition.ts';
@@ -63,7 +64,12 @@ export async function finish(
   { force = false, linger = false, owner, keepsVolumes }: FinishOptions = {},
 ): Promise<boolean> {
   refuseNewer(id);
-  const before = await takeOver(id, force, then === 'removed', keepsVolumes);
+  drawOnReserve();
+  const before = await takeOver(id, force, then === 'removed', keepsVolumes).catch((error: unknown) => {
+    // Whoever fills it may have made room meanwhile.
+    if (!isDiskFull(error)) throw error;
+    return takeOver(id, force, then === 'removed', keepsVolumes);
+  });
   if (before === undefined) return false;
   const errors: Error[] = [];
   let isTold = false;

@@ -2,6 +2,7 @@ import { MinirunError } from '../errors.ts';
 import { faultPoint } from '../host/fault.ts';
 import { bootId, isAlive, type ProcessRef, signalProcess } from '../host/process.ts';
 import { withLock } from '../state/lock.ts';
+import { drawOnReserve } from '../state/reserve.ts';
 import type { ContainerState, Status } from './definition.ts';
 import { recordContainer } from './events.ts';
 import { finish } from './finish.ts';
@@ -50,6 +51,7 @@ export async function stopContainer(
 
 /** Notes that the user wants it stopped, so that no restart policy starts it again; undefined when it is at rest. */
 async function markStopped(id: string): Promise<ContainerState | undefined> {
+  drawOnReserve();
   return withLock(() => {
     const state = readState(id);
     if (state === undefined || state.status === 'created' || state.status === 'exited') return undefined;

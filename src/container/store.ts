@@ -24,6 +24,7 @@ import type { OciSpec } from './oci.ts';
 import type { IdRange } from './protocol.ts';
 import { forgetOwner, noteOwner } from './owners.ts';
 import { rebuiltDefinition, rebuiltState } from './rebuild.ts';
+import { isAtRest } from './status.ts';
 
 /** A container as the files say. */
 export interface Container {
@@ -85,7 +86,12 @@ function isMissing(kind: Kind, file: string, other: string): boolean {
 export function writeState(id: string, state: ContainerState): void {
   const before = readState(id);
   noteOwner(id, state);
-  writeJson(containerFiles(id).state, state, { durable: false });
+  try {
+    writeJson(containerFiles(id).state, state, { durable: false });
+  } catch (error) {
+    if (before !== undefined) forgetOwner(id, state, before);
+    throw error;
+  }
   forgetOwner(id, before, state);
 }
 
@@ -250,6 +256,15 @@ export function isRunning(state: ContainerState): boolean {
     state.status !== 'exited' &&
     state.status !== 'created'
   );
+}
+
+/**
+ * Whether nothing of a container can be running: it is at rest, or there is none. One that is there but cannot be read may
+ * be running very well.
+ */
+export function isGone(id: string, containers: readonly Container[]): boolean {
+  const found = containers.find(({ definition }) => definition.id === id);
+  return found === undefined ? !fs.existsSync(containerFiles(id).directory) : isAtRest(found.state);
 }
 
 /** Whether somebody answers for the container, or it is at rest and needs nobody. */

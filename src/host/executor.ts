@@ -3,7 +3,7 @@ import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
 import { faultPoint, faultsOn } from './fault.ts';
 import { endDaemon } from './daemon.ts';
 import type { FileCommand, HostCommand, IpCommand, IptablesCommand, Step } from './steps.ts';
-import { runDirectly } from './tool.ts';
+import { killedCode, runDirectly } from './tool.ts';
 import { removeTree } from './remove-tree.ts';
 
 /** Who looks after what of a failed plan. */
@@ -99,9 +99,10 @@ async function applyGroup(group: readonly Item[], done: Set<Step>): Promise<void
   const first = (group[0] as Item).command;
   if (first.tool === 'ip') {
     const failed = await ipBatch(group.map((item) => item.command as IpCommand));
-    // A batch stops at the line that failed: what came before it is applied and has to be undone.
+    // A batch stops at the line that failed: what came before it is applied and has to be undone. One that was killed may
+    // have come to any line.
     for (const item of group.slice(0, failed?.index ?? group.length)) done.add(item.step);
-    if (failed !== undefined) throw ipError(group[failed.index] as Item, failed.message);
+    if (failed !== undefined) throw ipError(group[failed.index ?? 0] as Item, failed.message);
     return;
   }
   for (const item of group) done.add(item.step);
@@ -146,7 +147,7 @@ function argvOf(command: HostCommand): string[] | undefined {
 async function ipBatch(
   commands: readonly IpCommand[],
   options: string[] = [],
-): Promise<{ index: number; message: string; stderr: string } | undefined> {
+): Promise<{ index: number | undefined; message: string; stderr: string; killed: boolean } | undefined> {
   const netns = commands[0]?.netns;
   const args = [...(netns === undefined ? [] : ['-n', netns]), ...options, '-batch', '-'];
   const input = commands.map((command) => `${command.args.map(ownPid).map(quote).join(' ')}\n`).join('');
@@ -158,7 +159,9 @@ async function ipBatch(
     .filter((text) => text !== '' && !text.startsWith('Command failed'))
     .map((text) => text.replace(/^(RTNETLINK answers|Error): /, ''))
     .join('; ');
-  return { index: line === null ? 0 : Number(line[1]) - 1, message, stderr };
+  const killed = exitCode === killedCode;
+  const index = line !== null ? Number(line[1]) - 1 : killed ? undefined : 0;
+  return { index, message: killed ? 'ip was killed' : message, stderr, killed };
 }
 
 function ownPid(word: string): string {
@@ -304,7 +307,7 @@ export function sysctlFile(key: string): string {
 
 /** Messages that say: there is nothing to take back. */
 const alreadyGone =
-  /Cannot find device|No such file or directory|does not exist|No such device|No such process|Cannot remove namespace file|does a matching rule exist|No chain\/target\/match|Bad rule|Cannot assign requested address|Chain .* does not exist|Directory not empty|0 flow entries have been deleted|CHAIN_DEL failed|CHAIN_USER_DEL failed|Couldn't load target/i;
+  /Cannot find device|No such file or directory|does not exist|No such device|No such process|Cannot remove namespace file|does a matching rule exist|No chain\/target\/match|Bad rule|Cannot assign requested address|Chain .* does not exist|Directory not empty|0 flow entries have been deleted|CHAIN_DEL failed|CHAIN_USER_DEL failed|Couldn't load target|Cannot delete qdisc with handle of zero|Cannot find specified qdisc/i;
 
 /**
  * Undoes steps, newest first, and goes on after every error. What is gone already is no error.
@@ -341,6 +344,7 @@ async function undoGroup(group: readonly Item[], errors: Error[]): Promise<void>
     const real = failed.stderr
       .split('\n')
       .filter((line) => line !== '' && !line.startsWith('Command failed') && !alreadyGone.test(line));
+    if (failed.killed) real.push(failed.message);
     if (real.length > 0) errors.push(new MinirunError('cannot remove network parts', real.join('; ')));
   } else if (first.tool === 'iptables') {
     await undoRules(
