@@ -66,15 +66,20 @@ export async function finish(
   const before = await takeOver(id, force, then === 'removed', keepsVolumes);
   if (before === undefined) return false;
   const errors: Error[] = [];
+  let isTold = false;
+  const announce = (definition: Definition) => {
+    const isKilled = force && then === 'removed';
+    // The first time only: what comes after it may have failed.
+    if (!isTold) recordDeath(definition, before, { exitCode: ending.exitCode, isKilled });
+    isTold = true;
+  };
   for (let pass = 1; pass <= 2; pass++) {
     const failed = await takeDown(before, id, linger, async () => {
-      const { exitCode } = ending;
       if (then === 'removed') {
         const definition = readContainer(id)?.definition;
-        if (definition !== undefined) recordDeath(definition, before, { exitCode, isKilled: force });
+        if (definition !== undefined) announce(definition);
         return deleteContainer(id);
       }
-      const announce = (definition: Definition) => recordDeath(definition, before, { exitCode, isKilled: false });
       await settle(id, announce, (state) => ({
         ...state,
         status: then,

@@ -12,7 +12,7 @@ import { publishStep } from '../network/publish.ts';
 import { canonicalNetwork } from '../network/options.ts';
 import { reloadNetworks } from '../network/reload.ts';
 import { readNetwork } from '../network/store.ts';
-import { recordEvents } from '../state/events.ts';
+import { type Event, lastRecorded, recordEvents } from '../state/events.ts';
 import { withLock } from '../state/lock.ts';
 import { nameOfContainer } from '../state/names.ts';
 import { writeJson } from '../state/json.ts';
@@ -287,14 +287,17 @@ async function updateRunning(
     if (state === undefined || state.status !== 'running' || state.init?.start !== before.init?.start) return false;
     const changed = change(state);
     const has = ({ endpoints }: ContainerState, name: string) => endpoints.some(({ network }) => network === name);
-    recordEvents([
+    const events = [
       ...changed.endpoints
         .filter(({ network }) => !has(state, network))
         .map(({ network }) => networkEvent(id, network, 'connect')),
       ...state.endpoints
         .filter(({ network }) => !has(changed, network))
         .map(({ network }) => networkEvent(id, network, 'disconnect')),
-    ]);
+    ];
+    // Somebody who was killed before he wrote the state may have told it.
+    const isNew = (event: Event) => lastRecorded(event.id, ['connect', 'disconnect'], id)?.action !== event.action;
+    recordEvents(events.filter(isNew));
     writeState(id, changed);
     return true;
   });

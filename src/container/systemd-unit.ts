@@ -165,9 +165,14 @@ export function word(text: string): string {
     .replaceAll('"', '\\"')
     .replaceAll('\n', '\\n')
     .replaceAll('\t', '\\t')
-    // oxlint-disable-next-line no-control-regex -- they are what is replaced
-    .replaceAll(/[\u0000-\u001f\u007f]/g, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`);
+    .replaceAll(/\p{Cc}/gu, byEscape);
   return `"${escaped.replaceAll('%', '%%')}"`;
+}
+
+/** A control character as C writes it; those above ASCII are no single bytes and stay. */
+function byEscape(character: string): string {
+  const code = character.charCodeAt(0);
+  return code > 0x7f ? character : `\\x${code.toString(16).padStart(2, '0')}`;
 }
 
 /** A word of a command, in which `$` would stand for a variable. systemd.service(5) */

@@ -7,6 +7,9 @@ import { createWorld, expectNoLeak, type Result, type Running, type Snapshot, ty
 
 const quiet = ['--network', 'none'];
 const often = ['--health-interval', '100ms'];
+const seldom = ['--health-interval', '1h'];
+const checkedBy = (command: string, retries = 3) => ['--health-cmd', command, '--health-retries', String(retries)];
+const detached = (name: string) => ['run', '-d', '--name', name, ...quiet];
 const sleeper = ['busybox', 'sleep', '1000'];
 
 interface Inspected {
@@ -166,16 +169,9 @@ describe.skipIf(skipOrFail(missingWorld()))('events and health', () => {
   describe('health', () => {
     test('goes from starting to unhealthy to healthy, and is shown everywhere', async () => {
       await ok(
-        'run',
-        '-d',
-        '--name',
-        'web',
-        ...quiet,
+        ...detached('web'),
         ...often,
-        '--health-retries',
-        '2',
-        '--health-cmd',
-        'echo looks; echo badly >&2; test -e /tmp/well',
+        ...checkedBy('echo looks; echo badly >&2; test -e /tmp/well', 2),
         ...sleeper,
       );
       expect(await ok('ps', '--format', '{{.Status}}')).toMatch(/^Up .* \((health: starting|unhealthy)\)\n$/);
@@ -212,22 +208,7 @@ describe.skipIf(skipOrFail(missingWorld()))('events and health', () => {
     test('a check that takes too long is ended with all its processes', async () => {
       const marks = ['4711', '4712', '4713'];
       const command = `echo begun; sleep ${marks[0]} & setsid sleep ${marks[1]} & (sleep ${marks[2]} &); sleep 1000`;
-      await ok(
-        'run',
-        '-d',
-        '--name',
-        'slow',
-        ...quiet,
-        '--health-interval',
-        '1h',
-        '--health-timeout',
-        '300ms',
-        '--health-retries',
-        '1',
-        '--health-cmd',
-        command,
-        ...sleeper,
-      );
+      await ok(...detached('slow'), ...seldom, '--health-timeout', '300ms', ...checkedBy(command, 1), ...sleeper);
       expect((await minirun('healthcheck', 'run', 'slow')).code).toBe(1);
       expect((await inspect('slow')).State.Health?.Log).toMatchObject([
         { ExitCode: -1, Output: 'Health check exceeded timeout (300ms): begun\n' },
@@ -309,19 +290,12 @@ describe.skipIf(skipOrFail(missingWorld()))('events and health', () => {
       const check = action === 'restart' ? 'test -e /tmp/seen || { touch /tmp/seen; false; }' : 'false';
       const id = (
         await ok(
-          'run',
-          '-d',
-          '--name',
-          name,
-          ...quiet,
+          ...detached(name),
           ...often,
           ...flags,
-          '--health-retries',
-          '1',
+          ...checkedBy(check, 1),
           '--stop-timeout',
           '0',
-          '--health-cmd',
-          check,
           '--health-on-failure',
           action,
           ...sleeper,
