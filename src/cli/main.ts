@@ -22,6 +22,23 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
   stop: { summary: 'Stop running containers', load: async () => (await import('./stop.ts')).registerStop },
   kill: { summary: 'Send a signal to running containers', load: async () => (await import('./stop.ts')).registerKill },
   restart: { summary: 'Stop and start containers', load: async () => (await import('./stop.ts')).registerRestart },
+  pause: {
+    summary: 'Stop all processes of containers where they are',
+    load: async () => (await import('./pause.ts')).registerPause,
+  },
+  unpause: {
+    summary: 'Let paused containers go on',
+    load: async () => (await import('./pause.ts')).registerUnpause,
+  },
+  update: {
+    summary: 'Change limits and restart policy of containers',
+    load: async () => (await import('./update.ts')).registerUpdate,
+  },
+  stats: {
+    summary: 'Show what containers use of the machine',
+    load: async () => (await import('./stats.ts')).registerStats,
+  },
+  top: { summary: 'Show the processes of a container', load: async () => (await import('./top.ts')).registerTop },
   rm: { summary: 'Remove containers', load: async () => (await import('./rm.ts')).registerRm },
   wait: {
     summary: 'Wait until containers have ended and print their exit codes',

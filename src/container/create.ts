@@ -44,6 +44,7 @@ import {
 } from './options.ts';
 import { checkCommand } from './health.ts';
 import { healthActionOf, healthcheckOf, type HealthRequest } from './health-options.ts';
+import type { LimitRequest, Limits } from './limits.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
 import { defaultUserns, parseUserns } from './user-namespace.ts';
@@ -98,6 +99,8 @@ export interface ContainerRequest {
   stopTimeout?: number;
   health: HealthRequest;
   ulimit: string[];
+  /** Absent when it is not limited. */
+  limits?: LimitRequest;
   sysctl: string[];
   label: string[];
   labelFile: string[];
@@ -140,6 +143,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const capabilities = adjustCapabilities(request.capAdd, request.capDrop);
   const userns = usernsOf(request.userns, network);
   const rlimits = request.ulimit.map(parseUlimit);
+  const limits = await checkedLimits(request);
   const sysctl = Object.fromEntries([
     ...(request.router ? forwarding(ownNetwork) : []),
     ...request.sysctl.map((text) => parseSysctl(text, ownNetwork)),
@@ -240,6 +244,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     labels: { ...config.Labels, ...labels },
     exposedPorts: [...new Set([...Object.keys(config.ExposedPorts ?? {}), ...exposed])],
     volumes: volumes.used,
+    ...(limits.nanoCpus === undefined ? {} : { nanoCpus: limits.nanoCpus }),
     healthcheck,
     ...(request.words === undefined ? {} : { typed: { words: request.words, directory: process.cwd() } }),
     healthOnFailure: healthActionOf(request.health, checkCommand({ healthcheck }) !== undefined),
@@ -268,6 +273,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     ...security,
     thermalThrottle: thermalThrottlePaths(),
     rlimits,
+    limits,
     sysctl,
     mounts: volumes.mounts,
     etc: { hosts: files.hosts, hostname: files.hostname, resolvConf: files.resolvConf },
@@ -344,6 +350,15 @@ async function requireImage({ image, imageId, layers, rootfs }: Definition): Pro
 
 /** overlayfs takes so many directories: OVL_MAX_STACK of the kernel. */
 const mostLayers = 500;
+
+/** The limits that were asked for, which this machine can keep. */
+async function checkedLimits({ limits: given, notice }: ContainerRequest): Promise<Limits> {
+  if (given === undefined) return {};
+  const { checkLimits, parseLimits } = await import('./limits.ts');
+  const limits = parseLimits(given);
+  for (const warning of checkLimits(limits)) notice(`warning: ${warning}`);
+  return limits;
+}
 
 async function parseExpose(texts: readonly string[]): Promise<string[]> {
   if (texts.length === 0) return [];

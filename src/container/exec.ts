@@ -12,7 +12,7 @@ import { checkUser, mergeEnv, parseEnv, parseEnvFile } from './options.ts';
 import type { Failure, Join, Ready, Stdio } from './protocol.ts';
 import { openStatus } from './start.ts';
 import { requireRunning } from './stop.ts';
-import { type Container, readSpec, requireContainer } from './store.ts';
+import { type Container, readSpec, readState, requireContainer } from './store.ts';
 
 /** What `exec` takes, as it was typed. */
 export interface ExecRequest {
@@ -37,6 +37,14 @@ export interface ExecRequest {
 export async function execInContainer(reference: string, request: ExecRequest): Promise<number> {
   const container = requireContainer(reference);
   requireRunning(container, 'exec in');
+  if (container.state.paused) {
+    const { name } = container.definition;
+    throw new MinirunError(
+      `cannot exec in container "${name}"`,
+      'it is paused',
+      `Let it go on first: minirun unpause ${name}`,
+    );
+  }
   const signals = new SignalProxy(!request.detach);
   const stdio: Stdio = request.detach
     ? { stdin: 'null', stdout: 'null', stderr: 'null' }
@@ -95,6 +103,8 @@ export async function enterContainer(container: Container, request: ExecRequest,
     inUserNamespace,
   } satisfies Join);
   const ready = readyOf(child, (await child.receive()) as Ready | Failure | undefined);
+  const { id } = container.definition;
+  if (readState(id)?.cgroup !== undefined) (await import('./cgroups.ts')).joinCgroup(id, ready.pid);
   return { child, ready, status: openStatus(ready, spec.linux.seccomp) };
 }
 

@@ -1,3 +1,5 @@
+import type { Part } from '../host/cgroup/hierarchies.ts';
+import type { Controller } from '../host/cgroup/resources.ts';
 import type { ProcessRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import type {
@@ -130,6 +132,7 @@ export const definitionShape = object<Definition>({
   volumes: optional(
     listOf(object<Volume>({ name: textLike(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/), destination: absolutePath, copy: flag })),
   ),
+  nanoCpus: optional(count),
   healthcheck: anything,
   healthOnFailure: optional(wordOf<HealthAction>({ kill: true, restart: true, stop: true })),
   typed: optional(object<NonNullable<Definition['typed']>>({ words, directory: absolutePath })),
@@ -154,6 +157,29 @@ const endpoint = object<Endpoint>({
   alone: flag,
 });
 
+/** What is below a directory of this kind may be written to and removed. */
+const cgroupDirectory = textLike(/^\/sys\/fs\/cgroup\/(?!(?:.*\/)?\.\.(?:\/|$))[^\0]*$/);
+const cgroup = object<NonNullable<ContainerState['cgroup']>>({
+  parts: listOf(
+    object<Part>({
+      version: oneOf(1, 2),
+      controllers: listOf(
+        wordOf<Controller>({
+          memory: true,
+          cpu: true,
+          cpuacct: true,
+          cpuset: true,
+          pids: true,
+          io: true,
+          freezer: true,
+        }),
+      ),
+      directory: cgroupDirectory,
+    }),
+  ),
+  late: optional(oneOf(true)),
+});
+
 /** `state.json` */
 export const stateShape = object<ContainerState>({
   schema: oneOf(2),
@@ -171,6 +197,9 @@ export const stateShape = object<ContainerState>({
   init: optional(processShape),
   netns: optional(name),
   endpoints: listOf(endpoint),
+  cgroup: optional(cgroup),
+  paused: optional(flag),
+  oomKilled: optional(flag),
   ports: optional(listOf(publishedPort)),
   exitCode: number,
   startedAt: time,
@@ -243,7 +272,10 @@ export interface Renaming {
 export const renamingShape = object<Renaming>({ schema: oneOf(1), by: processShape, from: name, to: name });
 
 /** What of `config.json` this side works with; the rest is for init. */
-type SpecFile = Pick<OciSpec, 'ociVersion' | 'hostname' | 'root' | 'mounts' | 'annotations'> & { process: OciProcess };
+type SpecFile = Pick<OciSpec, 'ociVersion' | 'hostname' | 'root' | 'mounts' | 'annotations'> & {
+  process: OciProcess;
+  linux: Pick<OciSpec['linux'], 'cgroupsPath'>;
+};
 
 /** The fields of the process that are looked at here. */
 const processFields = object<Pick<OciProcess, 'args' | 'env' | 'cwd' | 'terminal' | 'user'>>({
@@ -262,4 +294,5 @@ export const specShape = object<SpecFile>({
   mounts: listOf(object<OciMount>({ destination: text, type: text, source: text, options: words })),
   annotations: mapOf(text),
   process: processFields,
+  linux: object<Pick<OciSpec['linux'], 'cgroupsPath'>>({ cgroupsPath: optional(absolutePath) }),
 });

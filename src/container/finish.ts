@@ -13,7 +13,7 @@ import { drawOnReserve } from '../state/reserve.ts';
 import { lingerArgv } from './argv.ts';
 import { endCaptures } from './captures.ts';
 import type { ContainerState, Definition, Status } from './definition.ts';
-import { recordDeath, recordDestruction } from './events.ts';
+import { recordContainer, recordDeath, recordDestruction } from './events.ts';
 import { keepPeersInHosts } from './names.ts';
 import { attachmentsOf } from './networking.ts';
 import { forgetOwner } from './owners.ts';
@@ -94,6 +94,9 @@ export async function finish(
         netns: undefined,
         endpoints: [],
         ports: undefined,
+        cgroup: undefined,
+        paused: undefined,
+        oomKilled: before.oomKilled,
         exitCode: ending.exitCode,
         finishedAt: ending.finishedAt ?? new Date().toISOString(),
         error: ending.error ?? '',
@@ -148,11 +151,29 @@ async function takeDown(
   // Processes and steps of a former boot are gone, and their pids may be those of others now.
   const sameBoot = before.boot === bootId();
   let departure: Departure = { goingDown: [], idle: [] };
+  const cgroup = sameBoot ? before.cgroup : undefined;
   await attempt(async () => {
     faultPoint('finish.claimed');
-    if (sameBoot && signalProcess(before.init, 'SIGKILL')) await untilDead(before.init);
+    const dies = sameBoot && signalProcess(before.init, 'SIGKILL');
+    // What is stopped does not die, not in version 1 of cgroups; after the signal, so that it does nothing else.
+    if (cgroup !== undefined) (await import('./cgroups.ts')).thaw(cgroup.parts);
+    if (dies) await untilDead(before.init);
     // Who waits to start it again has nothing to wait for.
     if (sameBoot && before.status === 'restarting') endGroup(before.owner);
+  });
+  // The count goes with the cgroup.
+  await attempt(async () => {
+    if (cgroup === undefined) return;
+    if (!before.oomKilled && (await import('./cgroups.ts')).wasOutOfMemory(cgroup.parts)) {
+      before.oomKilled = true;
+      await withLock(() => {
+        const state = readState(id);
+        if (state !== undefined) writeState(id, { ...state, oomKilled: true });
+      });
+      const definition = readContainer(id)?.definition;
+      if (definition !== undefined) recordContainer(definition, 'oom');
+    }
+    faultPoint('finish.counted');
   });
   // They would keep its namespace alive, and with that the interface that the next container of its address needs.
   if (sameBoot) await attempt(() => endCaptures(id));

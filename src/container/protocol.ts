@@ -28,6 +28,8 @@ export interface Prepare {
    */
   staged?: boolean;
   stdio: Stdio;
+  /** It is put into a cgroup of its own before `enter`: that is to be the root of those it sees. */
+  ownCgroup?: true;
 }
 
 /** The ids of the host that a container's ids stand for: its 0 is `uid` and `gid`, and so on for `size` of them. */

@@ -35,7 +35,7 @@ export async function removeContainer(
     if (!force) {
       throw new MinirunError(
         `cannot remove container "${name}"`,
-        `it is ${state.status}`,
+        `it is ${state.paused ? 'paused' : state.status}`,
         `Stop it first (minirun stop ${name}), or use rm -f`,
       );
     }

@@ -138,9 +138,9 @@ export function readSteps(id: string): Step[] {
 }
 
 /** Whether steps that are needed to take a container down are not on record. */
-export function areStepsLost(id: string, { netns }: Pick<ContainerState, 'netns'>): boolean {
+export function areStepsLost(id: string, { netns, cgroup }: Pick<ContainerState, 'netns' | 'cgroup'>): boolean {
   const { steps } = containerFiles(id);
-  return damaged.has(steps) || (netns !== undefined && !fs.existsSync(steps));
+  return damaged.has(steps) || ((netns !== undefined || cgroup !== undefined) && !fs.existsSync(steps));
 }
 
 /** Writes down what is, or is about to be, applied. Not durable: it names what ends with the power. */

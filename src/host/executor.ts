@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
 import { faultPoint, faultsOn } from './fault.ts';
 import { endDaemon } from './daemon.ts';
-import type { FileCommand, HostCommand, IpCommand, IptablesCommand, Step } from './steps.ts';
+import type { FileCommand, HostCommand, IpCommand, IptablesCommand, Step, WriteCommand } from './steps.ts';
 import { killedCode, runDirectly } from './tool.ts';
 import { removeTree } from './remove-tree.ts';
 
@@ -210,6 +210,10 @@ export function commandText(command: HostCommand): string {
       return `${command.ifEmpty ? 'rmdir' : 'rm -rf'} ${command.path}`;
     case 'file':
       return `write ${command.path}`;
+    case 'write':
+      return `echo ${command.value} >${command.path}`;
+    case 'rmcgroup':
+      return `rmdir ${command.path}`;
     case 'process':
       return 'start the process';
   }
@@ -272,12 +276,32 @@ function applyFile(command: HostCommand): void {
     case 'file':
       writeInPlace(command);
       return;
+    case 'write':
+      writeWord(command);
+      return;
     case 'remove':
       if (command.ifEmpty) removeEmpty(command.path);
       else removeTree(command.path);
       return;
     default:
       return;
+  }
+}
+
+/** Never makes a file: where the kernel has none of that name, there is nothing to be set. */
+function writeWord({ path, value, optional }: WriteCommand): void {
+  try {
+    fs.writeFileSync(path, value, { flag: 'r+' });
+  } catch (error) {
+    if (optional) return;
+    const { code = '' } = error as NodeJS.ErrnoException;
+    const why = {
+      ENOENT: 'this kernel has no such setting',
+      EBUSY: 'more than that is in use already',
+      EINVAL: 'the kernel does not take that value',
+      ERANGE: 'the kernel does not take that value',
+    }[code];
+    throw new MinirunError(`cannot write ${value} to ${path}`, why ?? messageOf(error));
   }
 }
 
@@ -359,6 +383,8 @@ async function undoGroup(group: readonly Item[], errors: Error[]): Promise<void>
 async function undoOne(item: Item, errors: Error[]): Promise<void> {
   try {
     if (item.command.tool === 'end') await endDaemon(item.command.pidFile, item.command.group);
+    else if (item.command.tool === 'rmcgroup')
+      await (await import('./cgroup/cgroup.ts')).removeCgroup(item.command.path);
     else await applyOne(item);
   } catch (error) {
     // Only tools say so in words; a file that cannot be written is an error.

@@ -98,6 +98,13 @@ function applyLines(command: HostCommand): string[] {
         `  chmod ${command.mode.toString(8)} ${word(command.path)}`,
       ];
     }
+    case 'write':
+      return [`  echo ${word(command.value)} >${word(command.path)}${command.optional ? ' || :' : ''}`];
+    case 'rmcgroup':
+      // Until the last process is gone the kernel holds it busy.
+      return [
+        `  for n in 1 2 3 4 5 6 7 8 9; do find ${word(command.path)} -depth -type d -exec rmdir {} +; [ -d ${word(command.path)} ] || break; sleep 0.1; done`,
+      ];
     case 'mkdir':
       return [`  mkdir -p ${word(command.path)}`];
     case 'remove':

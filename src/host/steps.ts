@@ -27,6 +27,8 @@ export type HostCommand =
   | DaemonCommand
   | EndDaemonCommand
   | ForwardCommand
+  | WriteCommand
+  | RemoveCgroupCommand
   | ProcessCommand;
 
 /**
@@ -105,6 +107,21 @@ export interface FileCommand {
   content: string;
   /** Permissions, octal as a number. */
   mode: number;
+}
+
+/** `echo VALUE >PATH`: a file of the kernel's, which takes a word or a number. */
+export interface WriteCommand {
+  tool: 'write';
+  path: string;
+  value: string;
+  /** That the kernel does not take it is no error: nobody has asked for it. */
+  optional?: true;
+}
+
+/** Removes a cgroup and all inside it, once the last process has left it. */
+export interface RemoveCgroupCommand {
+  tool: 'rmcgroup';
+  path: string;
 }
 
 /** `mkdir -p PATH`. */

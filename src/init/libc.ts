@@ -187,6 +187,7 @@ export function chroot(directory: string): void {
 }
 
 export const CLONE_FS = 0x200;
+export const CLONE_NEWCGROUP = 0x02000000;
 
 /** Enters the namespace that `file` stands for. */
 export function enterNamespace(file: string): void {

@@ -68,7 +68,7 @@ function awaitGo(): void {
 }
 
 async function prepare(
-  { spec, overlay, netns, staged, stdio }: Prepare,
+  { spec, overlay, netns, staged, stdio, ownCgroup }: Prepare,
   status: { read: number; write: number },
 ): Promise<void> {
   // 1. The root filesystem, and a mount of it on itself: pivot_root wants a mount point.
@@ -104,6 +104,8 @@ async function prepare(
   send({ type: 'ready', pid: Number(fs.readlinkSync('/proc/self')), fds: handedOver });
   const { sysctl } = receive<Enter>();
   if (netns !== undefined) libc.enterNamespace(netns);
+  // The root of a cgroup namespace is where its maker is: that of unshare was made before minirun has moved this process.
+  if (ownCgroup) libc.unshare(libc.CLONE_NEWCGROUP);
   for (const entry of spec.mounts) if (needsNetwork(entry.destination)) root.mount(entry);
 
   // 4. Sysctls while /proc/sys is writable, then what the container must not see or change.

@@ -31,6 +31,13 @@ const removable: Shape = {
   },
 };
 
+/** What is written to as a word is a cgroup's, and so is what is removed as one. */
+const cgroupPath: Shape = {
+  wrong: (value) =>
+    absolutePath.wrong(value) ??
+    ((value as string).startsWith('/sys/fs/cgroup/') ? undefined : ': not below /sys/fs/cgroup'),
+};
+
 /** Each kind of command with its fields. */
 type Of<Tool extends HostCommand['tool']> = Extract<HostCommand, { tool: Tool }>;
 
@@ -60,6 +67,8 @@ const shapes: { [Tool in HostCommand['tool']]: ObjectShape<Of<Tool>> } = {
   file: object<Of<'file'>>({ tool: anything, path: absolutePath, content: text, mode: count }),
   mkdir: object<Of<'mkdir'>>({ tool: anything, path: absolutePath, mode: count }),
   remove: object<Of<'remove'>>({ tool: anything, path: removable, ifEmpty: optional(oneOf(true)) }),
+  write: object<Of<'write'>>({ tool: anything, path: cgroupPath, value: word, optional: optional(oneOf(true)) }),
+  rmcgroup: object<Of<'rmcgroup'>>({ tool: anything, path: cgroupPath }),
   process: object<Of<'process'>>({ tool: anything, script: text }),
 };
 

@@ -163,6 +163,36 @@ const usernsSubjects: Subject[] = [
   },
 ];
 
+/** Of limits: whatever has been cut short, the container can be paused, continued and killed, and leaves no cgroup. */
+const alone = `run -d --name victim --network none ${sleeper.join(' ')}`;
+const obeys =
+  'minirun unpause victim >/dev/null 2>&1 || :; minirun pause victim >/dev/null; minirun unpause victim >/dev/null; minirun exec victim true';
+const limitSubjects: Subject[] = [
+  {
+    name: 'run with limits',
+    command: ['run', '-d', '--name', 'victim', '--network', 'none', '-m', '64m', '--pids-limit', '50', ...sleeper],
+    after: removal,
+    undone: true,
+    every: 5,
+  },
+  { name: 'pause', before: alone, command: ['pause', 'victim'], after: removal, every: 2, heals: obeys },
+  {
+    name: 'update',
+    before: alone,
+    command: ['update', '-m', '64m', 'victim'],
+    after: removal,
+    every: 3,
+    heals: `minirun update -m 64m --pids-limit 60 victim >/dev/null; [ "$(minirun inspect -f '{{.HostConfig.Memory}}' victim)" = 67108864 ]`,
+  },
+  {
+    name: 'rm -f of a paused one',
+    before: `${alone}; minirun pause victim`,
+    command: ['rm', '-f', 'victim'],
+    after: removal,
+    every: 5,
+  },
+];
+
 const isKilled = (result: Result) => result.signal === 'SIGKILL' || result.code === 137;
 const hasFailed = (result: Result) => result.stderr.includes('injected fault');
 
@@ -183,6 +213,23 @@ describe.skipIf(skipOrFail(missingWorld()))('crash safety', () => {
         process.stderr.write(`${mode}, ${inhabited ? 'inhabited' : 'empty'}: ${counts.join(', ')}\n`);
       }, 240_000);
     }
+  }
+});
+
+describe.skipIf(skipOrFail(missingWorld()))('crash safety of limits', () => {
+  for (const mode of ['kill', 'fail'] as const) {
+    test.concurrent(`${mode} at every boundary of what limits and pauses`, async () => {
+      await using world = await createWorld();
+      await warmUp(world);
+      const clean = await settledSnapshot(world);
+      const counts: string[] = [];
+      for (const subject of limitSubjects) {
+        const count = await iterate(world, subject, mode, clean);
+        counts.push(`${subject.name} ${count}`);
+        expect(count).toBeGreaterThan(1);
+      }
+      process.stderr.write(`${mode}, limits: ${counts.join(', ')}\n`);
+    }, 120_000);
   }
 });
 
