@@ -241,7 +241,9 @@ function parseOomScore(text: string | undefined): number | undefined {
   if (value === undefined) return undefined;
   const own = Number(read('/proc/self/oom_score_adj') || 0);
   const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(read('/proc/self/status'))?.[1] ?? '0';
-  if (value < own && (BigInt(`0x${effective}`) & sysResource) === 0n)
+  // A capability in a user namespace is none for this: capabilities(7).
+  const inFirst = /^\s*0\s+0\s+4294967295$/.test(read('/proc/self/uid_map'));
+  if (value < own && (!inFirst || (BigInt(`0x${effective}`) & sysResource) === 0n))
     throw invalid(
       '--oom-score-adj',
       text ?? '',

@@ -191,7 +191,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     writeState(id, starting);
     faultPoint('init.ready');
     const { oomScoreAdj } = spec.process;
-    if (oomScoreAdj !== undefined) fs.writeFileSync(`/proc/${ready.pid}/oom_score_adj`, String(oomScoreAdj));
+    if (oomScoreAdj !== undefined) setOomScore(ready.pid, oomScoreAdj);
     await cgroup?.limit();
     if (definition.healthcheck !== undefined) await (await import('./health-checks.ts')).beginChecks(definition);
     const status = await whileAlive(starting.init, async () => {
@@ -234,6 +234,15 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     child.release();
     user?.holder.end();
     throw error;
+  }
+}
+
+/** proc_pid_oom_score_adj(5) */
+function setOomScore(pid: number, score: number): void {
+  try {
+    fs.writeFileSync(`/proc/${pid}/oom_score_adj`, String(score));
+  } catch (error) {
+    throw new MinirunError('cannot set --oom-score-adj', messageOf(error), 'Give a higher one, or leave it out');
   }
 }
 

@@ -156,8 +156,7 @@ export function whyWithout(hierarchies: readonly Hierarchy[], controller: Contro
 }
 
 /** What is to be done about a missing controller. */
-export const remedyWithout =
-  'See minirun doctor for what this machine has, have whoever runs it mount or delegate the controller, or leave the limit out';
+export const remedyWithout = 'See minirun doctor for what this machine has, and docs/limits.md for what to do about it';
 
 /** The content of a file of the kernel's, without line ends around it; empty where there is none. */
 export function read(file: string): string {
