@@ -206,7 +206,7 @@ async function takeDown(
 /** What is on record to be undone; planned anew where the record is lost. */
 async function stepsOf(id: string, state: ContainerState): Promise<Step[]> {
   const steps = readSteps(id);
-  if (!areStepsLost(id, state)) return steps;
+  if (!areStepsLost(id, state, steps)) return steps;
   return (await import('./heal.ts')).stepsToUndo(id, steps);
 }
 

@@ -5,6 +5,7 @@ import { faultPoint, killPoint } from '../host/fault.ts';
 import { type Child, launch, launchBackground } from '../host/launch.ts';
 import type { Holder } from '../host/holder.ts';
 import { bootId, isAlive, type ProcessRef, processRef, selfRef } from '../host/process.ts';
+import { removeTree } from '../host/remove-tree.ts';
 import type { Step } from '../host/steps.ts';
 import type { Endpoint, PublishedPort } from '../network/definition.ts';
 import { hasIpv6 } from '../network/facts.ts';
@@ -105,7 +106,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   const spec = readSpec(id);
   const network = networkOf(definition);
   if (network.kind === 'own') refuseForeignNamespace(namespaceName(definition));
-  for (const stale of [files.exit, files.unshareErrors]) fs.rmSync(stale, { force: true });
+  for (const stale of [files.exit, files.unshareErrors]) removeTree(stale);
   faultPoint('start.claimed');
   await applySteps(planFiles({ definition }, spec.hostname, resolversFor(definition)));
   if (spec.process.apparmorProfile !== undefined || fs.existsSync('/sys/kernel/security/apparmor')) {

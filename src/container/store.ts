@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
 import { bootId, isAlive, selfRef } from '../host/process.ts';
-import type { Step } from '../host/steps.ts';
+import type { HostCommand, Step } from '../host/steps.ts';
 import { damaged, noteDamage, peekFile, readFile, setAside } from '../state/files.ts';
 import { writeJson } from '../state/json.ts';
 import { type Kind, kinds } from '../state/migrations.ts';
@@ -137,10 +137,17 @@ export function readSteps(id: string): Step[] {
   return readFile(kinds.steps, stepsFileShape, containerFiles(id).steps, rest)?.steps ?? [];
 }
 
-/** Whether steps that are needed to take a container down are not on record. */
-export function areStepsLost(id: string, { netns, cgroup }: Pick<ContainerState, 'netns' | 'cgroup'>): boolean {
-  const { steps } = containerFiles(id);
-  return damaged.has(steps) || ((netns !== undefined || cgroup !== undefined) && !fs.existsSync(steps));
+/** Whether what takes a container down is not on record: its namespace, with all that is in it, above all. */
+export function areStepsLost(
+  id: string,
+  { netns, cgroup }: Pick<ContainerState, 'netns' | 'cgroup'>,
+  steps: readonly Step[],
+): boolean {
+  const file = containerFiles(id).steps;
+  if (damaged.has(file) || (cgroup !== undefined && !fs.existsSync(file))) return true;
+  const isDeleted = (command: HostCommand) =>
+    command.tool === 'ip' && command.args[1] === 'del' && command.args[2] === netns;
+  return netns !== undefined && !steps.some(({ undo }) => undo.some(isDeleted));
 }
 
 /** Writes down what is, or is about to be, applied. Not durable: it names what ends with the power. */
