@@ -26,7 +26,7 @@ interface Holder extends ProcessRef {
 const holderShape = object<Holder>({ pid: count, start: count, boot: text, turn: textLike(/^[\w-]{1,80}$/) });
 
 /** Milliseconds after which a lock that does not say whose it is counts as nobody's; it is held for one. */
-const nobodysAfter = 500;
+const nobodysAfter = 300;
 
 /**
  * Runs `critical` while no other minirun process of this state directory is in a critical section.
