@@ -30,6 +30,20 @@ export function hasApparmor({ securityfs, enabled } = places): boolean {
   }
 }
 
+/**
+ * Whether this process may load profiles and be sure to get one: root of the machine. Root of a user namespace (minirun
+ * without root) may do neither everywhere, so that its containers get none by default; docker's without root have none, too.
+ */
+function isMachinesRoot(): boolean {
+  try {
+    return (
+      process.getuid?.() === 0 && /^\s*0\s+0\s+4294967295\s*$/.test(fs.readFileSync('/proc/self/uid_map', 'latin1'))
+    );
+  } catch {
+    return false;
+  }
+}
+
 /** The names in the kernel's list of profiles. Empty when it may not be read. */
 export function loadedProfiles(file = places.loaded): string[] {
   try {
@@ -163,7 +177,7 @@ export function checkProfile(name: string): void {
 }
 
 function canLoad(): boolean {
-  return process.getuid?.() === 0 && which('apparmor_parser') !== undefined;
+  return isMachinesRoot() && which('apparmor_parser') !== undefined;
 }
 
 /** Steps without which the default profile is not loaded, or not as this minirun has it. */
@@ -194,7 +208,7 @@ function isWritten(file: string, text: string): boolean {
  */
 export async function confinement(asked: string | undefined, privileged: boolean): Promise<string | undefined> {
   if (asked === 'unconfined') return undefined;
-  if (asked === undefined && (privileged || !hasApparmor())) return undefined;
+  if (asked === undefined && (privileged || !hasApparmor() || !isMachinesRoot())) return undefined;
   if (asked !== undefined) checkProfile(asked);
   if (asked !== undefined && asked !== defaultProfile) return asked;
   const { steps, available } = planDefault();
@@ -214,7 +228,8 @@ export async function confinement(asked: string | undefined, privileged: boolean
 export function confinementOfExec(asked: string | undefined, privileged: boolean): string | undefined {
   if (asked === 'unconfined' || privileged) return undefined;
   if (asked !== undefined) return asked;
-  return hasApparmor() && loadedProfiles().includes(defaultProfile) ? defaultProfile : undefined;
+  if (!hasApparmor() || !isMachinesRoot()) return undefined;
+  return loadedProfiles().includes(defaultProfile) ? defaultProfile : undefined;
 }
 
 /** What a container's start would do about AppArmor, for `--explain`. */
@@ -222,7 +237,8 @@ export function explainConfinement(
   asked: string | undefined,
   privileged: boolean,
 ): { profile?: string; sections: Section[] } {
-  if (asked === 'unconfined' || (asked === undefined && (privileged || !hasApparmor()))) return { sections: [] };
+  if (asked === 'unconfined' || (asked === undefined && (privileged || !hasApparmor() || !isMachinesRoot())))
+    return { sections: [] };
   if (asked !== undefined && asked !== defaultProfile) return { profile: asked, sections: [] };
   const { available } = planDefault();
   if (!available) return { sections: [] };

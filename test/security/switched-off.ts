@@ -78,7 +78,7 @@ const lessons: Lesson[] = [
     changes: [
       change(
         'src/init/become.ts',
-        'libc.setCapabilities(effective, permitted, set(target.capabilities.inheritable));',
+        'libc.setCapabilities(isRoot ? effective : 0n, isRoot ? permitted : 0n, inheritable);',
         'libc.setCapabilities(effective, permitted, permitted);',
       ),
     ],
@@ -145,7 +145,7 @@ const lessons: Lesson[] = [
   {
     test: 'security/lessons/router-advertisements.test.ts',
     without: 'accept_ra=0 in the container',
-    changes: [change('src/network/attach.ts', "].accept_ra`, value: '0'", "].accept_ra`, value: '1'")],
+    changes: [change('src/network/attach.ts', "}.accept_ra`, value: '0'", "}.accept_ra`, value: '1'")],
   },
   {
     test: 'security/lessons/credentials.test.ts',
@@ -156,6 +156,24 @@ const lessons: Lesson[] = [
     test: 'security/lessons/terminal.test.ts',
     without: 'a session of its own',
     changes: [change('src/init/become.ts', '  libc.startSession();\n')],
+  },
+  {
+    test: 'security/syscalls.test.ts',
+    without: 'the seccomp filter',
+    changes: [
+      change('src/init/become.ts', '    if (filter !== undefined) libc.loadSeccomp(filter.program, filter.flags);\n'),
+    ],
+  },
+  {
+    test: 'e2e/security-options.test.ts',
+    without: 'hiding files of the kernel',
+    changes: [
+      change(
+        'src/init/mounts.ts',
+        'mask(masked: string): void {',
+        'mask(masked: string): void {\n    if (masked) return;',
+      ),
+    ],
   },
 ];
 
