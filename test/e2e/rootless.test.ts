@@ -188,6 +188,15 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
     server.kill();
   });
 
+  test('pull asks a registry on the host’s own loopback address', async () => {
+    const registry = await world.host.spawn(['socat', '-v', 'TCP-LISTEN:5000,bind=127.0.0.1,fork', 'OPEN:/dev/null']);
+    await world.sh('until ss -Hlnt sport = 5000 | grep -q .; do :; done');
+    const { code, stderr } = await user.run(['pull', '-q', '--tls-verify=false', '127.0.0.1:5000/some:1']);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('127.0.0.1:5000')]);
+    await registry.waitFor('GET /v2/');
+    registry.kill();
+  });
+
   test('what is missing is said in a sentence', async () => {
     const hidden = async (files: string[], args: string[], env?: Record<string, string>) => {
       for (const file of files) await world.sh(`mount --bind /dev/null ${file}`);
