@@ -40,7 +40,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
       await expectNoLeak(before, snapshot);
     } catch (error) {
       // One that fails is not to fail those after it.
-      await user.sh('minirun rm -f $(minirun ps -aq)');
+      await user.sh('minirun rm -f -a');
       throw error;
     }
     expect(fs.readdirSync(path.join(user.root, 'machine')).toSorted()).toEqual(['life.lock', 'making.lock', 'run']);
@@ -189,12 +189,13 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
   });
 
   test('pull asks a registry on the host’s own loopback address', async () => {
-    const registry = await world.host.spawn(['socat', '-v', 'TCP-LISTEN:5000,bind=127.0.0.1,fork', 'OPEN:/dev/null']);
-    await world.sh('until ss -Hlnt sport = 5000 | grep -q .; do :; done');
-    const { code, stderr } = await user.run(['pull', '-q', '--tls-verify=false', '127.0.0.1:5000/some:1']);
-    expect([code, stderr]).toEqual([1, expect.stringContaining('127.0.0.1:5000')]);
-    await registry.waitFor('GET /v2/');
-    registry.kill();
+    const log = path.join(world.directory, 'asked');
+    const server = await world.host.spawn([process.execPath, path.join(import.meta.dir, '../support/http.ts'), log]);
+    await server.waitFor('listening');
+    const { code } = await user.run(['pull', '-q', '--tls-verify=false', '127.0.0.1:80/some:1']);
+    expect(code).toBe(1);
+    expect(fs.readFileSync(log, 'utf8')).toContain('"/v2/');
+    server.kill();
   });
 
   test('what is missing is said in a sentence', async () => {
