@@ -40,7 +40,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
       await expectNoLeak(before, snapshot);
     } catch (error) {
       // One that fails is not to fail those after it.
-      await user.sh('minirun rm -f $(minirun ps -aq)');
+      await user.sh('minirun rm -f -a');
       throw error;
     }
     expect(fs.readdirSync(path.join(user.root, 'machine')).toSorted()).toEqual(['life.lock', 'making.lock', 'run']);
@@ -185,6 +185,16 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
       await world.sh('until ! pgrep -f [m]inirun-linger >/dev/null; do sleep 0.05; done');
     }
     fs.writeFileSync(resolvConf, old);
+    server.kill();
+  });
+
+  test('pull asks a registry on the host’s own loopback address', async () => {
+    const log = path.join(world.directory, 'asked');
+    const server = await world.host.spawn([process.execPath, path.join(import.meta.dir, '../support/http.ts'), log]);
+    await server.waitFor('listening');
+    const { code } = await user.run(['pull', '-q', '--tls-verify=false', '127.0.0.1:80/some:1']);
+    expect(code).toBe(1);
+    expect(fs.readFileSync(log, 'utf8')).toContain('"/v2/');
     server.kill();
   });
 
