@@ -33,10 +33,14 @@ describe.skipIf(skipOrFail(missingWorld()))('events and health', () => {
     world = await createWorld();
     await world.run(['run', '--rm', ...quiet, 'busybox', 'true']);
     before = await world.snapshot();
-    // It goes on through all tests.
-    follower = await world.spawn(['events', '--format', '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}'], {
-      timeout: 2 ** 31 - 1,
-    });
+    // It goes on through all tests. From now on, also when it begins to read later.
+    const words = [
+      '--since',
+      String(Date.now() / 1000),
+      '--format',
+      '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}',
+    ];
+    follower = await world.spawn(['events', ...words], { timeout: 2 ** 31 - 1 });
   });
   afterAll(async () => {
     await world.destroy();

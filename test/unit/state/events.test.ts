@@ -58,7 +58,7 @@ describe('an event that is recorded', () => {
     const ids = lines().map((line) => parseEvent(line)?.id);
     expect(new Set(ids).size).toBe(1600);
     expect(ids).toHaveLength(1600);
-  });
+  }, 30_000);
 });
 
 describe('a line', () => {
