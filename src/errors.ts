@@ -33,7 +33,14 @@ export class MinirunErrors extends MinirunError {
     readonly errors: readonly Error[],
     remedy?: string,
   ) {
-    super(what, [...new Set(errors.map(messageOf))].filter((why) => why !== what).join('; '), remedy);
+    super(
+      what,
+      errors
+        .map(messageOf)
+        .filter((why) => why !== what)
+        .join('; '),
+      remedy,
+    );
     this.name = 'MinirunErrors';
   }
 }

@@ -17,6 +17,7 @@ import { reloadNetworks } from '../network/reload.ts';
 import { readNetwork } from '../network/store.ts';
 import { type Event, lastRecorded, recordEvents } from '../state/events.ts';
 import { withLock } from '../state/lock.ts';
+import { drawOnReserve } from '../state/reserve.ts';
 import { nameOfContainer } from '../state/names.ts';
 import { writeJson } from '../state/json.ts';
 import type { ContainerState, Definition } from './definition.ts';
@@ -97,8 +98,9 @@ export async function connectContainer(
     if (isRunning(container.state)) await attachRunning(container, attachment);
   } catch (error) {
     const now = { ...container, state: readState(id) ?? container.state };
-    if (isRunning(now.state)) await takeOut(now, network);
+    // On paper first: when not even that can be written it stays as it is, in that network or half so.
     await withLock(() => forget(id, network));
+    if (isRunning(now.state)) await takeOut(now, network);
     throw error;
   }
 }
@@ -223,6 +225,7 @@ export async function disconnectContainer(networkReference: string, reference: s
 
 /** Takes a running container out of a network, and writes that down. */
 async function takeOut({ definition, state }: Container, network: string): Promise<void> {
+  drawOnReserve();
   const { id } = definition;
   const rest = state.endpoints.filter((each) => each.network !== network);
   await unplug({ definition, state }, network);

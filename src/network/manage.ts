@@ -6,6 +6,7 @@ import { faultPoint, killPoint } from '../host/fault.ts';
 import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
 import { type Event, lastRecorded, recordEvent } from '../state/events.ts';
 import { withLock } from '../state/lock.ts';
+import { drawOnReserve } from '../state/reserve.ts';
 import { paths } from '../state/paths.ts';
 import {
   blockOf,
@@ -248,6 +249,7 @@ export async function createNetwork(request: NetworkRequest): Promise<Network> {
  */
 export async function removeNetwork(name: string, nameOf: (container: string) => string): Promise<void> {
   const refuse = (why: string, remedy: string) => new MinirunError(`cannot remove network "${name}"`, why, remedy);
+  drawOnReserve();
   if (name === defaultNetworkName)
     throw refuse('it is the default network', 'It goes down with its last container by itself');
   let wasTransient = false;
