@@ -25,8 +25,8 @@ export function unshareArgv(user?: InUserNamespace): string[] {
 
 /** Where a container's init begins that is to live in a user namespace of its own. */
 export interface InUserNamespace {
-  /** A process in the mount namespace where everything is prepared. */
-  holder: number;
+  /** The mount namespace where everything is prepared. */
+  mounts: string;
   /** The user namespace. */
   userns: string;
   /** The prepared directory: its working directory. */
@@ -39,27 +39,20 @@ export interface InUserNamespace {
   limits: string[];
 }
 
-/**
- * The command that makes a mount namespace where things can be prepared, as `hold` takes it.
- *
- * @param with what else it makes: a user namespace, a network namespace of that
- */
-export function holderArgv({ user, network }: { user: boolean; network: boolean }): string[] {
-  const further = user ? ['unshare', '--user', ...(network ? ['--net'] : []), '--'] : [];
-  return ['unshare', '--mount', '--propagation', 'slave', '--', ...further, 'cat'];
+/** The command that makes a user namespace, and a network namespace of it, as `hold` takes it. */
+export function holderArgv(network: boolean): string[] {
+  return ['unshare', '--user', ...(network ? ['--net'] : []), '--', 'cat'];
 }
 
 /** Enters the mounts first and the user namespace last: after that it could enter nothing else. */
-function enterArgv({ holder, userns, place, netns, limits }: InUserNamespace): string[] {
+function enterArgv({ mounts, userns, place, netns, limits }: InUserNamespace): string[] {
   return [
     ...limits,
     'nsenter',
-    '--target',
-    String(holder),
-    '--mount',
+    `--mount=${mounts}`,
     `--user=${userns}`,
     ...(netns === undefined ? [] : [`--net=${netns}`]),
-    `--wd=/proc/${holder}/root${place}`,
+    `--wd=${place}`,
     '--',
   ];
 }

@@ -47,7 +47,7 @@ import { healthActionOf, healthcheckOf, type HealthRequest } from './health-opti
 import type { LimitRequest, Limits } from './limits.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
-import { defaultUserns, parseUserns } from './user-namespace.ts';
+import { defaultUserns, isInHostUserNamespace, parseUserns } from './user-namespace.ts';
 import { warningAboutNames } from './names.ts';
 import { hasOwnNetwork } from './networking.ts';
 import { forgetOwner, noteOwner } from './owners.ts';
@@ -628,6 +628,17 @@ function usernsOf(text: string | undefined, network: string): Definition['userns
       { code: 125 },
     );
   const size = parseUserns(text ?? defaultUserns);
+  if (size === undefined && text === undefined && !network.startsWith('container:')) return undefined;
+  // Without root, all of minirun is in a user namespace already; it has no ids to give away, and no right to map owners.
+  if (size !== undefined && !isInHostUserNamespace()) {
+    if (text === undefined) return undefined;
+    throw new MinirunError(
+      `cannot make a user namespace (--userns ${text})`,
+      'minirun itself is in one, in which its root is nobody on the host already',
+      'Leave --userns out',
+      { code: 125 },
+    );
+  }
   if (!network.startsWith('container:') || text === 'host') return size === undefined ? undefined : { size };
   const other = network.slice('container:'.length);
   const theirs = readContainer(other)?.definition.userns;

@@ -22,8 +22,10 @@ export interface UserNamespace {
   ids: IdRange;
   /** Where init is to begin. */
   entry: InUserNamespace;
-  /** Keeps it until init is in it. */
-  holder: Holder;
+  /** A process in its network namespace, which is to get a name; absent when that is not its own. */
+  holder?: number;
+  /** Lets go of what keeps it, when init is in it. Twice is no error. */
+  release: () => void;
   /** The spec with root and sources as init finds them there. */
   spec: OciSpec;
   /** What the user should know. */
@@ -39,11 +41,12 @@ export async function idsFor({ id, userns }: Definition): Promise<IdRange> {
 
 /**
  * A namespace lives only as long as a process is in it, and nobody is in the new one yet: this starts one that does nothing
- * else. It takes some milliseconds, so who knows early that it will be needed begins early.
+ * else. It takes some milliseconds, so who knows early that it will be needed begins early. Undefined when another container's
+ * is to be shared.
  */
-export function beginHolding(definition: Definition): Promise<Holder> {
-  const user = definition.userns?.of === undefined;
-  const holder = hold(holderArgv({ user, network: user && hasOwnNetwork(definition) }));
+export function beginHolding(definition: Definition): Promise<Holder> | undefined {
+  if (definition.userns?.of !== undefined) return undefined;
+  const holder = hold(holderArgv(hasOwnNetwork(definition)));
   // Whoever waits for it sees a rejection; nobody may.
   holder.catch(() => {});
   return holder;
@@ -144,20 +147,23 @@ export async function makeUserNamespace(
   definition: Definition,
   spec: OciSpec,
   network: Networking,
-  held: Promise<Holder> = beginHolding(definition),
+  held = beginHolding(definition),
 ): Promise<UserNamespace> {
   const files = containerFiles(definition.id);
   const ids = await idsFor(definition);
   // Loaded while the holder starts.
   await import('./staging.ts');
   const holder = await held;
+  const open: number[] = [];
+  const release = () => {
+    for (const fd of open.splice(0)) fs.closeSync(fd);
+    holder?.end();
+  };
   try {
     faultPoint('userns.held');
-    const { pid } = holder;
-    const userns = definition.userns?.of === undefined ? mapIds(pid, ids) : namespaceOf(definition.userns.of);
+    const userns = holder === undefined ? namespaceOf(definition.userns?.of ?? '') : mapIds(holder.pid, ids);
     fs.mkdirSync(files.rootfs, { recursive: true, mode: 0o755 });
     const request: Omit<StagingRequest, 'root' | 'given'> = {
-      holder: pid,
       userns,
       ids,
       place: files.rootfs,
@@ -166,30 +172,32 @@ export async function makeUserNamespace(
       devices: spec.linux.devices,
     };
     const warnings: string[] = [];
-    const { root, mounts, foreign } = await stageRoot(definition, request, warnings);
+    const { root, mounts, foreign, held: made } = await stageRoot(definition, request, warnings);
+    open.push(made.namespace, made.place);
     // Files of the container's own, which minirun writes as root of the host.
     for (const source of foreign) if (source.startsWith(`${files.directory}/`)) fs.chownSync(source, ids.uid, ids.gid);
     const strange = foreign.filter((source) => !source.startsWith(`${files.directory}/`) && !isKernels(source));
     warnings.push(...strange.map(foreignWarning));
     faultPoint('userns.staged');
     const netns =
-      network.kind === 'own' ? `/proc/${pid}/ns/net` : network.kind === 'joined' ? network.netns : undefined;
+      network.kind === 'own' ? `/proc/${holder?.pid}/ns/net` : network.kind === 'joined' ? network.netns : undefined;
     return {
       ids,
       entry: {
-        holder: pid,
+        mounts: `/proc/${process.pid}/fd/${made.namespace}`,
         userns,
-        place: files.rootfs,
+        place: `/proc/${process.pid}/fd/${made.place}`,
         netns,
         owner: `${ids.uid}:${ids.gid}`,
         limits: raisedLimitsArgv(spec.process.rlimits),
       },
-      holder,
+      holder: holder?.pid,
+      release,
       spec: { ...spec, root: { ...spec.root, path: root }, mounts },
       warnings,
     };
   } catch (error) {
-    holder.end();
+    release();
     throw error;
   }
 }

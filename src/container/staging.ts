@@ -38,7 +38,6 @@ const numbers = { open_tree: 428, move_mount: 429, mount_setattr: 442 };
 /** These not. */
 const capabilityCalls = { x64: { get: 125, set: 126 }, arm64: { get: 90, set: 91 } }[process.arch as 'x64' | 'arm64'];
 
-const CLONE_FS = 0x200;
 const CLONE_NEWNS = 0x20000;
 const AT_FDCWD = -100;
 const AT_EMPTY_PATH = 0x1000;
@@ -47,6 +46,8 @@ const OPEN_TREE_CLONE = 1;
 const O_CLOEXEC = 0o2000000;
 const MOVE_MOUNT_F_EMPTY_PATH = 4;
 const MNT_DETACH = 2;
+const MS_REC = 1 << 14;
+const MS_SLAVE = 1 << 19;
 /** Of mount(2); the first four are those of mount_setattr(2), too. */
 const flags: Record<string, number> = { ro: 1, nosuid: 2, nodev: 4, noexec: 8, strictatime: 1 << 24 };
 const MOUNT_ATTR_IDMAP = 0x100000;
@@ -103,8 +104,6 @@ function detach(target: string): void {
 
 /** What is to be made for a container. */
 export interface StagingRequest {
-  /** A process in the mount namespace that this is for. */
-  holder: number;
   /** The user namespace, a path. */
   userns: string;
   ids: IdRange;
@@ -128,6 +127,8 @@ export interface Staged {
   mounts: OciMount[];
   /** Sources whose files keep the owners they have on the host. */
   foreign: string[];
+  /** Keep it: the mount namespace, and `place` as it is there. */
+  held: { namespace: number; place: number };
 }
 
 /**
@@ -136,29 +137,29 @@ export interface Staged {
  * @throws MinirunError when something cannot be mounted
  */
 export function stage(request: StagingRequest): Staged {
-  const back = leaveMounts(request.holder);
+  const back = enterNewMounts();
   try {
-    return build(request);
+    const made = build(request);
+    const held = {
+      namespace: fs.openSync('/proc/thread-self/ns/mnt', 'r'),
+      place: fs.openSync(request.place, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY),
+    };
+    return { ...made, held };
   } finally {
     back();
   }
 }
 
 /**
- * Enters the mount namespace of a process, with this thread alone. Threads share root and working directory, and a thread
- * that shares them may not enter a mount namespace: so this one gets its own (CLONE_FS).
+ * Enters a new mount namespace, with this thread alone. What is mounted on the host meanwhile appears in it, and nothing of it
+ * on the host.
  *
  * @returns what leads back
  */
-function leaveMounts(pid: number): () => void {
+function enterNewMounts(): () => void {
   const directory = fs.constants.O_RDONLY | fs.constants.O_DIRECTORY;
-  const open = [
-    fs.openSync('/proc/thread-self/ns/mnt', 'r'),
-    fs.openSync('/', directory),
-    fs.openSync('.', directory),
-    fs.openSync(`/proc/${pid}/ns/mnt`, 'r'),
-  ];
-  const [own, root, working, other] = open as [number, number, number, number];
+  const open = [fs.openSync('/proc/thread-self/ns/mnt', 'r'), fs.openSync('/', directory), fs.openSync('.', directory)];
+  const [own, root, working] = open as [number, number, number];
   const back = () => {
     const isBack =
       libc.setns(own, CLONE_NEWNS) === 0 &&
@@ -169,12 +170,17 @@ function leaveMounts(pid: number): () => void {
     if (!isBack) process.abort();
     for (const fd of open) fs.closeSync(fd);
   };
-  check(libc.unshare(CLONE_FS), 'unshare');
-  check(libc.setns(other, CLONE_NEWNS), 'setns');
+  check(libc.unshare(CLONE_NEWNS), 'unshare');
+  try {
+    mount('', '/', '', MS_REC | MS_SLAVE, '');
+  } catch (error) {
+    back();
+    throw error;
+  }
   return back;
 }
 
-function build({ userns, ids, place, binary, root, mounts, given, devices }: StagingRequest): Staged {
+function build({ userns, ids, place, binary, root, mounts, given, devices }: StagingRequest): Omit<Staged, 'held'> {
   const userNamespace = fs.openSync(userns, 'r');
   const foreign: string[] = [];
   // Whatever that of the user is: the container has to be able to go there.

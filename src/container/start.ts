@@ -165,14 +165,14 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
       definition,
       network,
       spec.hostname,
-      user?.entry.holder,
+      user?.holder,
       inCgroup === undefined ? enter : (sysctl) => void inCgroup.then(() => enter(sysctl)).catch(() => {}),
       cgroup?.steps ?? [],
     );
 
     // 4. Go.
     const ready = readyOrFailure(child, await answer, files.unshareErrors);
-    user?.holder.end();
+    user?.release();
     await inCgroup;
     const starting: ContainerState = {
       ...state,
@@ -233,7 +233,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   } catch (error) {
     // Init sees the socket close and ends, if it waits there still.
     child.release();
-    user?.holder.end();
+    user?.release();
     throw error;
   }
 }

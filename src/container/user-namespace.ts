@@ -1,3 +1,4 @@
+import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 
 /** What a container has without `--userns`: `auto` or `host` (docs/adr/0014). */
@@ -27,6 +28,12 @@ export function parseUserns(text: string): number | undefined {
     `Give auto, host, or a number of ids from ${leastSize} to ${largestSize}`,
     { code: 125 },
   );
+}
+
+/** Whether this process has the ids that the machine has: all there are (user_namespaces(7)). */
+export function isInHostUserNamespace(): boolean {
+  const [inside, outside, count] = fs.readFileSync('/proc/self/uid_map', 'latin1').trim().split(/\s+/).map(Number);
+  return inside === 0 && outside === 0 && count === 4294967295;
 }
 
 /** Lines of uid_map or gid_map: first id inside, first id outside, how many (user_namespaces(7)). */
