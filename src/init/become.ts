@@ -92,7 +92,8 @@ function enterDirectory(directory: string): void {
       'Give another one with -w',
     );
   }
-  if (!fs.readlinkSync('/proc/self/cwd').startsWith('/')) {
+  // By a system call: /proc is the container's by now.
+  if (!libc.isInsideRoot()) {
     throw new InitError(`refusing the working directory ${directory}`, 'it lies outside the container');
   }
 }
@@ -123,12 +124,12 @@ function giveTo(fd: number, uid: number, gid: number): void {
 
 /** Drops everything that the process may not have: bounding set first, while it still may. */
 function takeIdentity(user: { uid: number; gid: number; groups: number[] }, target: OciProcess): void {
-  const last = Number(fs.readFileSync('/proc/sys/kernel/cap_last_cap', 'latin1'));
-  const own = ownCapabilities();
+  // By system calls alone: /proc is the container's by now.
+  const own = libc.permittedCapabilities();
   const set = (names: readonly string[]) =>
     names.reduce((bits, name) => bits | (1n << BigInt(capabilityNames.indexOf(name))), 0n) & own;
   const bounding = set(target.capabilities.bounding);
-  for (let number = 0; number <= last; number++) {
+  for (let number = 0; libc.isCapability(number); number++) {
     if ((bounding & (1n << BigInt(number))) === 0n) libc.prctl(libc.PR.CAPBSET_DROP, number);
   }
   libc.prctl(libc.PR.SET_KEEPCAPS, 1);
@@ -138,12 +139,6 @@ function takeIdentity(user: { uid: number; gid: number; groups: number[] }, targ
   const effective = user.uid === 0 ? set(target.capabilities.effective) : 0n;
   const permitted = user.uid === 0 ? set(target.capabilities.permitted) : 0n;
   libc.setCapabilities(effective, permitted, set(target.capabilities.inheritable));
-}
-
-/** The capabilities that this process holds: none can be given that are not among them. */
-function ownCapabilities(): bigint {
-  const line = /^CapPrm:\s*([0-9a-f]+)$/m.exec(fs.readFileSync('/proc/self/status', 'latin1'));
-  return BigInt(`0x${line?.[1] ?? '0'}`);
 }
 
 /** The file that a command name stands for: execvp(3)'s search of PATH. */

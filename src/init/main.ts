@@ -4,7 +4,7 @@ import { become, reportAndExit } from './become.ts';
 import { receive, send } from './channel.ts';
 import { failure, InitError } from './failure.ts';
 import * as libc from './libc.ts';
-import { protectOwnBinary, Rootfs } from './mounts.ts';
+import { detachShared, protectOwnBinary, Rootfs } from './mounts.ts';
 import { mountOverlay } from './overlay.ts';
 import { closeHandedOver, makeStreams } from './streams.ts';
 
@@ -63,6 +63,7 @@ async function prepare(
   { spec, overlay, netns, stdio }: Prepare,
   status: { read: number; write: number },
 ): Promise<void> {
+  const detached = detachShared(spec.mounts);
   // 1. The root filesystem, and a mount of it on itself: pivot_root wants a mount point.
   if (overlay === undefined) {
     libc.mount(spec.root.path, spec.root.path, '', libc.MS.BIND | libc.MS.REC, '');
@@ -70,7 +71,7 @@ async function prepare(
   } else {
     mountOverlay(spec.root.path, overlay);
   }
-  const root = new Rootfs(spec.root.path);
+  const root = new Rootfs(spec.root.path, detached);
 
   // 2. What lies on it, except /sys: sysfs shows the network namespace of the process that mounts it.
   const needsNetwork = (destination: string) => destination === '/sys' || destination.startsWith('/sys/');
@@ -80,8 +81,8 @@ async function prepare(
     if (entry.destination === '/dev' && entry.type === 'tmpfs') root.populateDev(spec.linux.devices);
   }
   libc.setHostname(spec.hostname);
-  const { streams, fds } = makeStreams(stdio, `${spec.root.path}/dev/pts`, spec.process.consoleSize);
-  if (streams.terminal !== undefined) root.mountConsole(`/dev/pts/${streams.terminal}`);
+  const { streams, fds } = makeStreams(stdio, root.nameOf('/dev/pts'), spec.process.consoleSize);
+  if (streams.terminal !== undefined) root.mountConsole(streams.stdin);
   root.makeDirectory(spec.process.cwd);
   for (const directory of spec.linux.readonlyPaths) if (directory !== '/proc/sys') root.makeReadonly(directory);
   for (const file of spec.linux.maskedPaths) if (!needsNetwork(file)) root.mask(file);
@@ -96,17 +97,14 @@ async function prepare(
 
   // 4. Sysctls while /proc/sys is writable, then what the container must not see or change.
   for (const [key, value] of Object.entries({ ...sysctl, ...spec.linux.sysctl }))
-    writeSysctl(spec.root.path, key, value);
+    writeSysctl(root, key, value);
   if (spec.linux.readonlyPaths.includes('/proc/sys')) root.makeReadonly('/proc/sys');
   for (const file of spec.linux.maskedPaths) if (needsNetwork(file)) root.mask(file);
-  if (spec.root.readonly) {
-    libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.RDONLY | libc.MS.NODEV, '');
-  }
+  if (spec.root.readonly) root.makeRootReadonly();
   protectOwnBinary();
 
   // 5. The old root goes away, and this process becomes the command, once the network is complete.
-  fs.closeSync(root.fd);
-  process.chdir(spec.root.path);
+  root.enter();
   libc.pivotRootHere();
   become(spec.process, filter, streams, status.write, awaitGo);
 }
@@ -131,14 +129,13 @@ async function seccompFilter(capabilities: readonly string[]): Promise<Uint8Arra
   return seccompProgram(capabilities);
 }
 
-/** Writes a sysctl of the container's namespaces, after making sure that this is the real proc (CVE-2025-52881). */
-function writeSysctl(root: string, key: string, value: string): void {
-  const procfs = 0x9fa0;
-  if (fs.statfsSync(`${root}/proc`).type !== procfs) throw new Error('/proc of the container is not proc');
-  const file = `${root}/proc/sys/${key.replaceAll('/', '\0').replaceAll('.', '/').replaceAll('\0', '.')}`;
+/** Writes a sysctl of the container's namespaces. */
+function writeSysctl(root: Rootfs, key: string, value: string): void {
+  const file = `sys/${key.replaceAll('/', '\0').replaceAll('.', '/').replaceAll('\0', '.')}`;
   try {
-    fs.writeFileSync(file, value);
+    root.writeProc(file, value);
   } catch (error) {
+    if (error instanceof InitError) throw error;
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
     throw new InitError(
       `cannot set sysctl ${key}=${value}`,

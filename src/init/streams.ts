@@ -15,9 +15,8 @@ export function makeStreams(
   size?: { height: number; width: number },
 ): { streams: Streams; fds: Omit<Ready['fds'], 'status'> } {
   if (stdio === 'pty') {
-    const { master, number } = openTerminal(`${devpts}/ptmx`);
+    const { master, slave, number } = openTerminal(`${devpts}/ptmx`);
     if (size !== undefined) setWindowSize(master, size.height, size.width);
-    const slave = fs.openSync(`${devpts}/${number}`, fs.constants.O_RDWR | fs.constants.O_NOCTTY);
     return { streams: { stdin: slave, stdout: slave, stderr: slave, terminal: number }, fds: { terminal: master } };
   }
   const fds: Omit<Ready['fds'], 'status'> = {};
