@@ -13,15 +13,16 @@ import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Draft } from './create.ts';
-import type { Definition } from './definition.ts';
+import type { Definition, Volume } from './definition.ts';
 import { hostsContent, planFiles, resolversFor } from './etc.ts';
 import { type Place, planContainerNames } from './names.ts';
 import { namespaceName, networkOf } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
+import { isPropagated } from './propagation.ts';
 import { planPublished, portRequests, proposeFor } from './publish.ts';
 import { interfaceSysctls } from './spec.ts';
 import { containerFiles, readSpec, readSteps, requireContainer } from './store.ts';
-import { volumeData } from './volumes.ts';
+import { volumeData } from './volume-store.ts';
 
 /** `run --explain`: everything that running the draft would do, without doing any of it. */
 export async function explainRun(draft: Draft, detach: boolean): Promise<string> {
@@ -109,12 +110,13 @@ function fileSteps(
 ): Step[] {
   const { directory, hosts } = containerFiles(definition.id);
   const steps = planFiles({ definition }, spec.hostname, resolversFor(definition));
-  const volumes = (definition.volumes ?? []).map(
-    ({ name, destination }): Step => ({
+  const isKept = ({ name }: Volume) => spec.mounts.some(({ source }) => source === volumeData(name));
+  const volumes = (definition.volumes ?? []).filter(isKept).map(
+    ({ name, destination, named, from }): Step => ({
       id: 'volume',
       why: `A directory of its own for ${destination}: it can outlive the container.`,
       apply: [{ tool: 'mkdir', path: volumeData(name), mode: 0o755 }],
-      undo: removesVolumes ? [{ tool: 'remove', path: paths.volume(name) }] : [],
+      undo: removesVolumes && named !== true && from !== true ? [{ tool: 'remove', path: paths.volume(name) }] : [],
     }),
   );
   const files = steps.map((step, index) => ({
@@ -151,7 +153,7 @@ function processStep(
         : '';
   const inner = innerScript(definition, spec, interfaceSysctls(endpoints, hasIpv6()));
   const command = [
-    `${enter}unshare --pid --mount --uts --ipc --cgroup --fork --kill-child sh -e -c '`,
+    `${enter}unshare --pid --mount ${spec.mounts.some(isPropagated) ? '--propagation slave ' : ''}--uts --ipc --cgroup --fork --kill-child sh -e -c '`,
     ...inner.map((line) => `  ${line.replaceAll("'", "'\\''")}`),
   ];
   return {
@@ -183,7 +185,9 @@ function innerScript(definition: Definition, spec: OciSpec, sysctl: Record<strin
   lines.push(`cd ${word(root)}`);
   for (const { name, destination, copy } of definition.volumes ?? [])
     if (copy)
-      lines.push(`if [ -d ${inside(destination)} ]; then cp -a ${inside(destination)}/. ${volumeData(name)}; fi`);
+      lines.push(
+        `if [ -d ${inside(destination)} ] && [ -z "$(ls -A ${volumeData(name)})" ]; then cp -a ${inside(destination)}/. ${volumeData(name)}; fi`,
+      );
   for (const mount of spec.mounts) {
     lines.push(...mountLines(mount));
     if (mount.destination === '/dev' && mount.type === 'tmpfs') {
@@ -263,15 +267,24 @@ function inside(path: string): string {
   return word(path.replace(/^\//, ''));
 }
 
-function mountLines({ destination, type, source, options }: OciMount): string[] {
+function mountLines({ destination, type, source, options, subpath }: OciMount): string[] {
   const target = inside(destination);
   if (type === 'cgroup') return [`mount --rbind /sys/fs/cgroup ${target}`];
   if (type === 'bind') {
-    const flags = options.filter((option) => !['rbind', 'bind', 'rprivate', 'private'].includes(option));
+    const propagation = options.find((option) => /^r?(private|slave|shared)$/.test(option)) ?? 'rprivate';
+    const flags = options.filter((option) => !/^r?(bind|private|slave|shared)$/.test(option));
+    const below = flags.flatMap((flag) => (/^r(ro|nodev|noexec|nosuid)$/.test(flag) ? flag.slice(1) : []));
+    const top = flags.filter((flag) => !below.includes(flag.slice(1)));
+    const from = subpath === undefined ? source : `${source}/${subpath}`;
     return [
-      `[ -e ${target} ] || if [ -d ${word(source)} ]; then mkdir -p ${target}; else touch ${target}; fi`,
-      `mount --rbind ${word(source)} ${target}`,
-      ...(flags.length > 0 ? [`mount -o remount,bind,${flags.join(',')} ${target}`] : []),
+      `[ -e ${target} ] || if [ -d ${word(from)} ]; then mkdir -p ${target}; else touch ${target}; fi`,
+      `mount --${options.includes('rbind') ? 'rbind' : 'bind'} ${word(from)} ${target}`,
+      ...(top.length > 0 ? [`mount -o remount,bind,${top.join(',')} ${target}`] : []),
+      // mount(8) learnt to do this by itself (ro=recursive) in 2.39, and before that ignores it without a word.
+      ...(below.length > 0
+        ? [`findmnt -rno TARGET -R "$PWD/"${target} | while read -r m; do mount -o remount,bind,${below.join(',')} "$m"; done`]
+        : []),
+      ...(/private/.test(propagation) ? [] : [`mount --make-${propagation} ${target}`]),
     ];
   }
   return [`mkdir -p ${target}`, `mount -t ${type} -o ${word(options.join(','))} ${source} ${target}`];

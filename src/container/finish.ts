@@ -23,7 +23,7 @@ import {
   releaseName,
   writeState,
 } from './store.ts';
-import { removeVolumesOf } from './volumes.ts';
+import { removeVolumesOf } from './volume-store.ts';
 
 /** What is known of how a container ended. */
 export interface Ending {

@@ -14,7 +14,7 @@ import { lingerArgv } from './argv.ts';
 import { finish } from './finish.ts';
 import { beginIndex, suspects } from './owners.ts';
 import { containerFiles, containerIds, isSettled, readContainer, readState } from './store.ts';
-import { sweepVolumes } from './volumes.ts';
+import { sweepVolumes } from './volume-store.ts';
 
 /**
  * Takes back what processes that were killed have left: containers whose owner is dead, addresses, networks,

@@ -22,6 +22,7 @@ import { planContainerNames, settleNames } from './names.ts';
 import { namespaceName, type Networking, networkOf } from './networking.ts';
 import { hasLinks, linkIfnames, reachOfEndpoint } from './routes-file.ts';
 import { type Container, containerFiles, readSpec, readState, requireContainer, writeState } from './store.ts';
+import { isPropagated } from './propagation.ts';
 import { interfaceSysctls } from './spec.ts';
 import { supervisorArgv } from './supervisor.ts';
 
@@ -83,9 +84,10 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   await applySteps(planFiles({ definition }, spec.hostname, resolversFor(definition)));
 
   // 2. Init boots and mounts while the network is made.
-  const supervised = mode.foreground ? undefined : supervisorArgv(definition);
+  const unshare = unshareArgv(spec.mounts.some(isPropagated));
+  const supervised = mode.foreground ? undefined : supervisorArgv(definition, unshare);
   const stdio: Stdio = supervised?.stdio ?? foregroundStdio(definition);
-  const child = launch(supervised?.argv ?? unshareArgv(), initEnvironment);
+  const child = launch(supervised?.argv ?? unshare, initEnvironment);
   try {
     faultPoint('process.launched');
     const overlay =
@@ -242,9 +244,11 @@ async function claimForStart({ definition }: Container): Promise<void> {
   const isOurs = ({ owner }: ContainerState) => owner?.pid === self.pid && owner.start === self.start;
   const claim = (state: ContainerState) =>
     writeState(id, { ...state, status: 'starting', owner: self, boot: bootId(), stoppedByUser: false });
-  // `run` has just made it, and nobody else touches one that is being created.
+  // `run` has just made it, and nobody else touches one that is being created. But whoever puts something into an empty
+  // volume looks, in a critical section, whether a container is about to mount it.
   const created = readState(id);
-  if (created?.status === 'creating' && isOurs(created)) return claim(created);
+  const isAlone = !definition.volumes?.some(({ named }) => named === true);
+  if (created?.status === 'creating' && isOurs(created) && isAlone) return claim(created);
   await withLock(() => {
     const state = readState(id);
     if (state === undefined) throw new MinirunError(`no container "${name}"`, 'it has just been removed');

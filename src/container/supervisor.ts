@@ -58,10 +58,14 @@ ${end} >&8; ${end} >&9; exec 8>&- 9>&-; wait $o; wait $e; finish $code`;
 const terminalScript = `${common}
 "$@" 2>"$dir/unshare.err" & run=$!; exec 2>/dev/null 3>&-; wait $run; finish $?`;
 
-/** The supervisor's command line and the streams that init is to use. */
-export function supervisorArgv(definition: Definition): { argv: string[]; stdio: Stdio } {
+/**
+ * The supervisor's command line and the streams that init is to use.
+ *
+ * @param unshare the command that it waits for
+ */
+export function supervisorArgv(definition: Definition, unshare: readonly string[] = unshareArgv()): { argv: string[]; stdio: Stdio } {
   const { directory, log } = containerFiles(definition.id);
-  const tail = ['minirun-supervisor', directory, definition.id, ownBinary, stateRoot(), ...unshareArgv()];
+  const tail = ['minirun-supervisor', directory, definition.id, ownBinary, stateRoot(), ...unshare];
   if (definition.tty) return { argv: ['sh', '-c', terminalScript, ...tail], stdio: 'pty' };
   const loggers = { LOGGER_OUT: loggerArgv(`${log}/stdout`), LOGGER_ERR: loggerArgv(`${log}/stderr`) };
   const script = pipedScript(definition.openStdin, loggers.LOGGER_OUT !== undefined)

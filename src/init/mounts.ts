@@ -265,18 +265,10 @@ export class Rootfs {
 
   /** Device nodes and links of /dev, which is a fresh tmpfs now. */
   populateDev(devices: readonly OciDevice[]): void {
-    for (const device of devices) {
-      const names = device.path.split('/').filter(Boolean);
-      const parent = this.openTarget(`/${names.slice(0, -1).join('/')}`, 'directory');
-      mknodAt(
-        parent,
-        names.at(-1) as string,
-        (device.type === 'c' ? 0o020000 : 0o060000) | device.fileMode,
-        device.major,
-        device.minor,
-      );
-      fs.closeSync(parent);
-    }
+    // mknod(2) heeds it, and everybody may write to /dev/null.
+    const mask = process.umask(0);
+    for (const device of devices) this.makeDevice(device);
+    process.umask(mask);
     const dev = this.open('/dev');
     symlinkAt('pts/ptmx', dev, 'ptmx');
     symlinkAt('/proc/self/fd', dev, 'fd');
@@ -285,6 +277,32 @@ export class Rootfs {
     symlinkAt('/proc/self/fd/2', dev, 'stderr');
     symlinkAt('/proc/kcore', dev, 'core');
     fs.closeSync(dev);
+  }
+
+  private makeDevice(device: OciDevice): void {
+    const names = device.path.split('/').filter(Boolean);
+    const name = names.at(-1) as string;
+    const parent = this.openTarget(`/${names.slice(0, -1).join('/')}`, 'directory');
+    try {
+      const { type, major, minor } = device.hostPath === undefined ? device : current(device.hostPath);
+      mknodAt(parent, name, (type === 'c' ? 0o020000 : 0o060000) | device.fileMode, major, minor);
+      if (device.uid !== undefined && device.gid !== undefined)
+        fs.lchownSync(`/proc/self/fd/${parent}/${name}`, device.uid, device.gid);
+    } catch (error) {
+      // Somebody may make no nodes who still may use those there are: in a user namespace, or below a device cgroup.
+      if (!(error instanceof SyscallError) || error.code !== 'EPERM') throw error;
+      this.bindDevice(device);
+    } finally {
+      fs.closeSync(parent);
+    }
+  }
+
+  private bindDevice({ path: place, hostPath = place }: OciDevice): void {
+    const node = fs.openSync(hostPath, O_PATH);
+    const target = this.openTarget(place, 'file');
+    this.cover(target, node, place);
+    fs.closeSync(target);
+    fs.closeSync(node);
   }
 
   /** Binds the container's terminal on /dev/console: the open terminal itself, not what has its name (CVE-2025-52565). */
@@ -446,6 +464,16 @@ export function detachShared(mounts: readonly OciMount[]): Map<string, number> {
 function requirePropagation({ source, destination, options }: OciMount): void {
   const why = propagationProblem(source, options, fs.readFileSync('/proc/self/mountinfo', 'utf8'));
   if (why !== undefined) throw new InitError(`cannot mount ${destination}`, why);
+}
+
+/** What a device of the host is now: one that was unplugged and plugged in again may have other numbers. */
+function current(hostPath: string): Pick<OciDevice, 'type' | 'major' | 'minor'> {
+  const stat = fs.statSync(hostPath, { throwIfNoEntry: false });
+  const type = stat?.isCharacterDevice() ? 'c' : stat?.isBlockDevice() ? 'b' : undefined;
+  if (stat === undefined || type === undefined)
+    throw new InitError(`cannot use device ${hostPath}`, 'this machine has none of that name any more');
+  // makedev(3): minor numbers have bits on both sides of the major one's.
+  return { type, major: (stat.rdev >> 8) & 0xfff, minor: (stat.rdev & 0xff) | ((stat.rdev >> 12) & 0xfff00) };
 }
 
 function newFilesystem({ type, source, destination, options }: OciMount): number {

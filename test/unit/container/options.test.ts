@@ -8,16 +8,17 @@ import {
   parseEnv,
   parseEnvFile,
   parseLabel,
-  parseMount,
+
   parseRestart,
   parseSecurityOptions,
   parseSignal,
   signalName,
   parseSysctl,
-  parseTmpfs,
+
   parseUlimit,
-  parseVolume,
+
 } from '../../../src/container/options.ts';
+import { parseMount, parseTmpfs, parseVolume } from '../../../src/container/mount-options.ts';
 import { namePattern } from '../../../src/container/store.ts';
 import { MinirunError } from '../../../src/errors.ts';
 
