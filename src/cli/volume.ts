@@ -161,8 +161,6 @@ function registerPrune(volume: Command): void {
       const { humanSize } = await import('./output/units.ts');
       const { printPruned } = await import('./output/pruned.ts');
       const removals = pruneVolumes((each) => (takesAll || each.anonymous) && passes(each));
-      process.stdout.write(
-        `Total reclaimed space: ${humanSize(await printPruned('Deleted Volumes', removals))}\n`,
-      );
+      process.stdout.write(`Total reclaimed space: ${humanSize(await printPruned('Deleted Volumes', removals))}\n`);
     });
 }

@@ -282,7 +282,9 @@ function mountLines({ destination, type, source, options, subpath }: OciMount): 
       ...(top.length > 0 ? [`mount -o remount,bind,${top.join(',')} ${target}`] : []),
       // mount(8) learnt to do this by itself (ro=recursive) in 2.39, and before that ignores it without a word.
       ...(below.length > 0
-        ? [`findmnt -rno TARGET -R "$PWD/"${target} | while read -r m; do mount -o remount,bind,${below.join(',')} "$m"; done`]
+        ? [
+            `findmnt -rno TARGET -R "$PWD/"${target} | while read -r m; do mount -o remount,bind,${below.join(',')} "$m"; done`,
+          ]
         : []),
       ...(/private/.test(propagation) ? [] : [`mount --make-${propagation} ${target}`]),
     ];

@@ -142,6 +142,12 @@ async function takeDown(
     faultPoint('finish.lowered');
   });
   if (before.endpoints.length > 0) await attempt(keepPeersInHosts);
+  const definition = readContainer(id)?.definition;
+  if (definition?.volumes?.some(({ named }) => named === true)) {
+    await attempt(async () => {
+      errors.push(...(await (await import('./volume-mounts.ts')).unmountVolumes(definition)));
+    });
+  }
   if (errors.length > 0) return errors;
   await attempt(conclude);
   await attempt(async () => {

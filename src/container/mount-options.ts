@@ -248,7 +248,9 @@ function volumeOf(fields: Fields, destination: string, readonly: boolean): Wante
   const subpath = fields.one('volume-subpath');
   if (subpath !== undefined && (name === '' || path.isAbsolute(subpath) || subpath.split('/').includes('..')))
     throw fields.invalid(
-      name === '' ? 'a volume without a name has nothing in it yet' : 'volume-subpath is a path below the volume’s root',
+      name === ''
+        ? 'a volume without a name has nothing in it yet'
+        : 'volume-subpath is a path below the volume’s root',
       'Give source=NAME and a volume-subpath without a / before it and without ..',
     );
   const make = {

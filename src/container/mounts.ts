@@ -67,7 +67,10 @@ function mountsOfOther(text: string): Inherited {
     (mount) => mount.type === 'bind' && isUsers(mount, containerFiles(definition.id).directory),
   );
   return {
-    mounts: modes[0] === 'ro' ? mounts.map((mount) => ({ ...mount, options: [...new Set([...mount.options, 'rro'])] })) : mounts,
+    mounts:
+      modes[0] === 'ro'
+        ? mounts.map((mount) => ({ ...mount, options: [...new Set([...mount.options, 'rro'])] }))
+        : mounts,
     volumes: (definition.volumes ?? []).map(
       ({ name, destination, named }): Volume => ({
         name,
@@ -155,7 +158,11 @@ function checkSource(mount: WantedMount): void {
 }
 
 function complete(
-  { given, inherited, devices }: { given: readonly WantedMount[]; inherited: readonly Inherited[]; devices: OciDevice[] },
+  {
+    given,
+    inherited,
+    devices,
+  }: { given: readonly WantedMount[]; inherited: readonly Inherited[]; devices: OciDevice[] },
   privileged: boolean,
   imageVolumes: readonly string[],
   image = '',
@@ -219,7 +226,12 @@ function useVolume({ make, ...mount }: WantedMount, volumes: Volume[]): OciMount
   const own = options.filter((option) => option !== 'nocopy');
   // It takes no devices, not even with --privileged: an image that holds one would get at the machine's disks.
   const nodev = own.includes('dev') ? [] : ['rnodev'];
-  return { ...mount, type: 'bind', source: place.directory, options: [...new Set([...own, ...nodev, ...place.options])] };
+  return {
+    ...mount,
+    type: 'bind',
+    source: place.directory,
+    options: [...new Set([...own, ...nodev, ...place.options])],
+  };
 }
 
 /**
@@ -228,7 +240,8 @@ function useVolume({ make, ...mount }: WantedMount, volumes: Volume[]): OciMount
  */
 function withoutDevices(mount: OciMount, privileged: boolean): OciMount {
   const options = mount.options.filter((option) => option !== 'dev');
-  const isMeant = privileged || mount.options.includes('dev') || mount.options.includes('rnodev') || isDevice(mount.source);
+  const isMeant =
+    privileged || mount.options.includes('dev') || mount.options.includes('rnodev') || isDevice(mount.source);
   return { ...mount, options: isMeant ? options : [...options, 'rnodev'] };
 }
 

@@ -81,6 +81,8 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   if (network.kind === 'own') refuseForeignNamespace(namespaceName(definition));
   for (const stale of [files.exit, files.unshareErrors]) fs.rmSync(stale, { force: true });
   faultPoint('start.claimed');
+  if (definition.volumes?.some(({ named }) => named === true))
+    await (await import('./volume-mounts.ts')).mountVolumes(definition);
   await applySteps(planFiles({ definition }, spec.hostname, resolversFor(definition)));
 
   // 2. Init boots and mounts while the network is made.

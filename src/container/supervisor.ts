@@ -63,7 +63,10 @@ const terminalScript = `${common}
  *
  * @param unshare the command that it waits for
  */
-export function supervisorArgv(definition: Definition, unshare: readonly string[] = unshareArgv()): { argv: string[]; stdio: Stdio } {
+export function supervisorArgv(
+  definition: Definition,
+  unshare: readonly string[] = unshareArgv(),
+): { argv: string[]; stdio: Stdio } {
   const { directory, log } = containerFiles(definition.id);
   const tail = ['minirun-supervisor', directory, definition.id, ownBinary, stateRoot(), ...unshare];
   if (definition.tty) return { argv: ['sh', '-c', terminalScript, ...tail], stdio: 'pty' };

@@ -67,7 +67,10 @@ export function volumeSource({ name, options }: Pick<VolumeRecord, 'name' | 'opt
 }
 
 /** The options of a volume that is a tmpfs of its own; undefined for others. */
-export function tmpfsOf({ name, options: { type, o = '' } }: Pick<VolumeRecord, 'name' | 'options'>): string[] | undefined {
+export function tmpfsOf({
+  name,
+  options: { type, o = '' },
+}: Pick<VolumeRecord, 'name' | 'options'>): string[] | undefined {
   return type === 'tmpfs' ? tmpfsOptions('volume', name, o.split(',').filter(Boolean)) : undefined;
 }
 
@@ -293,12 +296,15 @@ export function shareVolume(name: string): void {
   });
 }
 
-/** Whether a container may have a volume mounted now. One that is being created has nothing mounted yet. */
+/**
+ * Whether a container may have a volume mounted, now and in a moment. One that is being created has nothing mounted yet, and
+ * one that is being taken down is done with it.
+ */
 export function isMountedBySomebody(name: string, own: string): boolean {
   return listContainers().some(
     ({ definition, state }) =>
       definition.id !== own &&
-      !['creating', 'created', 'exited'].includes(state.status) &&
+      !['creating', 'created', 'stopping', 'exited'].includes(state.status) &&
       definition.volumes?.some((volume) => volume.name === name) === true,
   );
 }

@@ -369,7 +369,13 @@ export function duplicate(from: number, to: number): void {
   check(libc.dup2(from, to), 'dup2');
 }
 
-const ioctls = { TIOCSCTTY: 0x540e, TIOCSWINSZ: 0x5414, TIOCSPTLCK: 0x40045431, TIOCGPTN: 0x80045430, TIOCGPTPEER: 0x5441 };
+const ioctls = {
+  TIOCSCTTY: 0x540e,
+  TIOCSWINSZ: 0x5414,
+  TIOCSPTLCK: 0x40045431,
+  TIOCGPTN: 0x80045430,
+  TIOCGPTPEER: 0x5441,
+};
 
 /**
  * Makes a terminal in the devpts instance of `ptmx`. Its other end is asked for by the first and not by a name: whatever

@@ -96,8 +96,7 @@ async function prepare(
   for (const entry of spec.mounts) if (needsNetwork(entry.destination)) root.mount(entry);
 
   // 4. Sysctls while /proc/sys is writable, then what the container must not see or change.
-  for (const [key, value] of Object.entries({ ...sysctl, ...spec.linux.sysctl }))
-    writeSysctl(root, key, value);
+  for (const [key, value] of Object.entries({ ...sysctl, ...spec.linux.sysctl })) writeSysctl(root, key, value);
   if (spec.linux.readonlyPaths.includes('/proc/sys')) root.makeReadonly('/proc/sys');
   for (const file of spec.linux.maskedPaths) if (needsNetwork(file)) root.mask(file);
   if (spec.root.readonly) root.makeRootReadonly();
