@@ -149,8 +149,9 @@ function checkSource(mount: WantedMount): void {
   }
   if (isPropagated(mount)) {
     const mountinfo = fs.readFileSync('/proc/self/mountinfo', 'utf8');
-    const why = propagationProblem(fs.realpathSync(source), mount.options, mountinfo);
-    if (why !== undefined) throw new MinirunError(`cannot mount ${source}`, why, undefined, { code: 125 });
+    const problem = propagationProblem(fs.realpathSync(source), mount.options, mountinfo);
+    if (problem !== undefined)
+      throw new MinirunError(`cannot mount ${source}`, problem.why, problem.remedy, { code: 125 });
   }
   if (type !== 'volume' || make === undefined) return;
   checkVolumeOptions(source, make.options);

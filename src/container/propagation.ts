@@ -14,13 +14,16 @@ export function isPropagated({ type, options }: Pick<OciMount, 'type' | 'options
  * @param source an absolute path without links
  * @param mountinfo the content of /proc/PID/mountinfo
  */
-export function propagationProblem(source: string, options: readonly string[], mountinfo: string): string | undefined {
+export function propagationProblem(source: string, options: readonly string[], mountinfo: string): { why: string; remedy: string } | undefined {
   const wanted = options.find((option) => /^r?(slave|shared)$/.test(option));
   if (wanted === undefined) return undefined;
   const { place, tags } = mountHolding(source, mountinfo);
   const isShared = tags.some((tag) => tag.startsWith('shared:'));
   if (isShared || (wanted.endsWith('slave') && tags.some((tag) => tag.startsWith('master:')))) return undefined;
-  return `${source} is on the mount ${place}, which is private, and ${wanted} needs a shared one: mount --make-shared ${place}`;
+  return {
+    why: `${wanted} takes a shared mount, and ${source} lies on ${place}, which is none`,
+    remedy: `Make it one: mount --make-shared ${place}`,
+  };
 }
 
 interface MountPoint {

@@ -463,8 +463,8 @@ export function detachShared(mounts: readonly OciMount[]): Map<string, number> {
 }
 
 function requirePropagation({ source, destination, options }: OciMount): void {
-  const why = propagationProblem(source, options, fs.readFileSync('/proc/self/mountinfo', 'utf8'));
-  if (why !== undefined) throw new InitError(`cannot mount ${destination}`, why);
+  const problem = propagationProblem(fs.realpathSync(source), options, fs.readFileSync('/proc/self/mountinfo', 'utf8'));
+  if (problem !== undefined) throw new InitError(`cannot mount ${destination}`, problem.why, problem.remedy);
 }
 
 /** What a device of the host is now: one that was unplugged and plugged in again may have other numbers. */
