@@ -25,7 +25,7 @@ export function checkVolumeName(name: string, option = 'volume name', text = nam
 }
 
 /** An absolute, clean path in the container. */
-export function placeOf(option: string, text: string, place: string): string {
+function placeOf(option: string, text: string, place: string): string {
   if (!path.isAbsolute(place))
     throw invalid(
       option,

@@ -160,7 +160,7 @@ export function createVolume(record: VolumeRecord): void {
 
 /** Whoever asks for options gets them or an error. */
 export function refuseOther(existing: VolumeRecord | undefined, { name, options }: VolumeRecord): void {
-  const text = (set: Record<string, string>) => JSON.stringify(Object.entries(set).toSorted());
+  const text = ({ type, device, o }: Record<string, string>) => JSON.stringify([type, device, o]);
   if (existing === undefined || Object.keys(options).length === 0 || text(existing.options) === text(options)) return;
   throw new MinirunError(
     `cannot make volume "${name}"`,

@@ -387,7 +387,7 @@ export function openTerminal(ptmx: string): { master: number; slave: number; num
   const value = new Int32Array([0]);
   check(libc.ioctl(master, ioctls.TIOCSPTLCK, ptr(value)), 'ioctl', 'TIOCSPTLCK');
   check(libc.ioctl(master, ioctls.TIOCGPTN, ptr(value)), 'ioctl', 'TIOCGPTN');
-  const slave = check(libc.ioctl(master, ioctls.TIOCGPTPEER, (flags | O_CLOEXEC) as never), 'ioctl', 'TIOCGPTPEER');
+  const slave = check(libc.ioctl(master, ioctls.TIOCGPTPEER, flags | O_CLOEXEC), 'ioctl', 'TIOCGPTPEER');
   return { master, slave, number: value[0] as number };
 }
 

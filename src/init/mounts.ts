@@ -55,7 +55,7 @@ export function parseOptions(options: readonly string[]): { flags: number; propa
 }
 
 /** The same for a mount that is made in pieces: flags of a mount, those of it and all below it, and the rest. */
-export function mountAttributes(options: readonly string[]): {
+function mountAttributes(options: readonly string[]): {
   set: number;
   clear: number;
   setBelow: number;

@@ -125,7 +125,7 @@ describe.skipIf(skipOrFail(missingWorld()))('volumes and mounts', () => {
 
   test('several containers that use a volume for the first time at once find it whole', async () => {
     const count = ['busybox', 'sh', '-c', 'ls /etc | wc -l'];
-    const [whole = ''] = [await output(...count)];
+    const whole = await output(...count);
     await ok('volume', 'create', 'empty');
     for (const name of ['empty', 'fresh']) {
       const all = await Promise.all(Array.from({ length: 4 }, () => output('-v', `${name}:/etc`, ...count)));
