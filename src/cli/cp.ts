@@ -25,21 +25,25 @@ export function registerCp(program: Command): void {
         const { reconcile } = await import('../container/reconcile.ts');
         await reconcile();
         const copy = await import('../container/copy.ts');
+        const { recordCopy } = await import('../container/events.ts');
         const flags = { archive: options.archive === true, followLink: options.followLink === true };
         let bytes: number;
         if (from.container !== undefined) {
           if (destination === '-') {
             if (process.stdout.isTTY) refuseTerminal('write', 'minirun cp web:/etc - | tar t');
             await copy.copyOutAsTar(from.container, from.path, process.stdout, flags);
+            recordCopy(from.container, 'archive-path', from.path);
             return;
           }
           bytes = await copy.copyOut(from.container, from.path, to.path, flags);
+          recordCopy(from.container, 'archive-path', from.path);
         } else if (source === '-') {
           if (process.stdin.isTTY) refuseTerminal('read', 'tar c FILES | minirun cp - web:/tmp');
           bytes = await copy.copyInFromTar(process.stdin, to.container as string, to.path);
         } else {
           bytes = await copy.copyIn(from.path, to.container as string, to.path, flags);
         }
+        if (to.container !== undefined) recordCopy(to.container, 'extract-to-dir', to.path);
         if (options.quiet === true) return;
         const { humanSize } = await import('./output/units.ts');
         process.stderr.write(`Successfully copied ${humanSize(bytes, 3)} to ${destination}\n`);

@@ -43,5 +43,6 @@ export async function forEach(
  */
 export async function reconcileFirst(looksAt: 'states' | 'index' = 'states'): Promise<void> {
   const { reconcile } = await import('../container/reconcile.ts');
-  for (const problem of await reconcile('spared', looksAt)) process.stderr.write(`minirun: warning: ${problem}\n`);
+  for (const problem of await reconcile('spared', looksAt))
+    process.stderr.write(`minirun: warning: ${printable(problem)}\n`);
 }

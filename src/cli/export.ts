@@ -29,6 +29,9 @@ export function registerExport(program: Command): void {
       const archive = Stream.from(exportContainer(container), { objectMode: false });
       if (output === undefined) await toStandardOutput(archive);
       else await toFile(archive, output);
+      const { recordContainer } = await import('../container/events.ts');
+      const { requireContainer } = await import('../container/store.ts');
+      recordContainer(requireContainer(container).definition, 'export');
     });
 }
 

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { isDiskFull, messageOf, MinirunError } from '../errors.ts';
+import { isAnythingDamaged } from '../state/files.ts';
 import { setStateRoot, stateRoot } from '../state/paths.ts';
 import { printable } from './output/printable.ts';
 import { version } from './version.ts';
@@ -29,6 +30,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
   inspect: {
     summary: 'Show everything about containers, images and networks as JSON',
     load: async () => (await import('./inspect.ts')).registerInspect,
+  },
+  events: {
+    summary: 'Show what happens to containers, images, networks and volumes',
+    load: async () => (await import('./events.ts')).registerEvents,
   },
   logs: { summary: "Show a container's output", load: async () => (await import('./logs.ts')).registerLogs },
   exec: {
@@ -143,6 +148,21 @@ export async function main(argv: string[]): Promise<void> {
   } catch (error) {
     process.exitCode = report(error, argv);
   }
+  if (isAnythingDamaged()) await reportDamage();
+}
+
+/** What this command has met of damaged files after it had looked for them. */
+async function reportDamage(): Promise<void> {
+  try {
+    const { settleDamage } = await import('../container/heal.ts');
+    for (const line of await settleDamage()) warn(line);
+  } catch (error) {
+    warn(messageOf(error));
+  }
+}
+
+function warn(line: string): void {
+  process.stderr.write(`minirun: warning: ${printable(line)}\n`);
 }
 
 async function dispatch(argv: string[]): Promise<void> {
@@ -199,8 +219,8 @@ async function prepareState(): Promise<void> {
       { code: 125 },
     );
   }
-  const { ensureStateRoot } = await import('../state/paths.ts');
-  ensureStateRoot();
+  const { openStateRoot } = await import('../state/root.ts');
+  for (const line of await openStateRoot(version)) warn(line);
 }
 
 async function help(program: Command, topic?: string): Promise<void> {

@@ -57,8 +57,8 @@ export function registerPs(program: Command): void {
         return;
       }
       const { formatRows } = await import('./output/table.ts');
-      const { readSpec } = await import('../container/store.ts');
-      const columns = columnsFor(idOf, options.trunc, (id) => readSpec(id).mounts);
+      const { findSpec } = await import('../container/store.ts');
+      const columns = columnsFor(idOf, options.trunc, (id) => findSpec(id)?.mounts ?? []);
       process.stdout.write(formatRows(options.format, columns, containers, ({ definition }) => definition.labels));
     });
 }
@@ -129,7 +129,11 @@ function columnsFor(
       value: ({ definition }) => dockerTime(definition.created),
       hidden: true,
     },
-    { name: 'Status', header: 'STATUS', value: (container) => statusLine(container, since) },
+    {
+      name: 'Status',
+      header: 'STATUS',
+      value: (container) => statusLine(container, since) + (container.definition.damaged === true ? ' (damaged)' : ''),
+    },
     { name: 'State', header: 'STATE', value: ({ state }) => shownStatus(state), hidden: true },
     {
       name: 'Ports',

@@ -57,7 +57,12 @@ function containerOptions(command: Command): Command {
     .option('--cap-add <capability>', 'add a capability, or ALL (repeatable)', collect)
     .option('--cap-drop <capability>', 'drop a capability, or ALL (repeatable)', collect)
     .option('--privileged', 'all capabilities, no seccomp filter, nothing masked')
-    .option('--security-opt <option>', 'no-new-privileges, seccomp=unconfined (repeatable)', collect)
+    .option(
+      '--security-opt <option>',
+      'no-new-privileges, seccomp=FILE, apparmor=NAME, mask=PATH, unmask=PATH, … (repeatable)',
+      collect,
+    )
+    .option('--userns <auto|host|size>', 'ids of the host that stand for its own: its root is nobody there')
     .option('--read-only', 'make the root filesystem read-only')
     .option('--init', 'run a tiny init as pid 1')
     .option('--stop-signal <signal>', 'signal that stop sends')
@@ -104,8 +109,12 @@ export function registerRun(program: Command): void {
         const { runDetached, runForeground } = await import('../container/run.ts');
         const forget = await writeCidfile(options.cidfile as string | undefined, draft.definition.id);
         try {
-          if (detach) process.stdout.write(`${await runDetached(draft)}\n`);
-          else process.exitCode = await runForeground(draft, { sigProxy: options.sigProxy !== 'false' });
+          if (detach) process.stdout.write(`${await runDetached(draft, request.notice)}\n`);
+          else
+            process.exitCode = await runForeground(draft, {
+              sigProxy: options.sigProxy !== 'false',
+              notice: request.notice,
+            });
         } catch (error) {
           forget();
           throw error;
@@ -217,6 +226,7 @@ function toRequest(first: string | undefined, rest: string[], options: Options):
     capAdd: list('capAdd'),
     capDrop: list('capDrop'),
     privileged: options.privileged === true,
+    userns: text('userns'),
     readOnly: options.readOnly === true,
     init: options.init === true,
     stopSignal: text('stopSignal'),

@@ -13,6 +13,7 @@ export function registerStart(program: Command): void {
       await reconcileFirst('index');
       const { startDetached, startForeground } = await import('../container/run.ts');
       const { requireContainer } = await import('../container/store.ts');
+      const notice = (line: string) => process.stderr.write(`minirun: ${line}\n`);
       const attach = options.attach === true || options.interactive === true;
       if (attach && names.length > 1) {
         throw new MinirunError(
@@ -27,8 +28,8 @@ export function registerStart(program: Command): void {
         async (name) => {
           const { definition, state } = requireContainer(name);
           const before = state.startedAt === '' ? 'created' : 'exited';
-          if (attach) process.exitCode = await startForeground(definition.id, before, { sigProxy: true });
-          else if (state.status !== 'running') await startDetached(definition.id, before);
+          if (attach) process.exitCode = await startForeground(definition.id, before, { sigProxy: true, notice });
+          else if (state.status !== 'running') await startDetached(definition.id, before, { notice });
         },
         { print: !attach },
       );

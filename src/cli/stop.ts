@@ -49,10 +49,12 @@ export function registerRestart(program: Command): void {
       const { stopContainer } = await import('../container/stop.ts');
       const { startDetached } = await import('../container/run.ts');
       const { requireContainer } = await import('../container/store.ts');
+      const { recordContainer } = await import('../container/events.ts');
       await forEach(names, async (name) => {
-        const { id } = requireContainer(name).definition;
+        const { definition } = requireContainer(name);
         await stopContainer(name, how);
-        await startDetached(id, 'exited');
+        await startDetached(definition.id, 'exited');
+        recordContainer(definition, 'restart');
       });
     },
   );

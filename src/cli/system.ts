@@ -132,6 +132,8 @@ function registerReconcile(system: Command): void {
     .addOption(new Option('--due', 'only those idle networks whose time has come').hideHelp())
     .action(async ({ due }: { due?: boolean }) => {
       const { reconcile } = await import('../container/reconcile.ts');
+      // Each file is looked at, so that damage does not come to light only when the file is needed.
+      if (due !== true) (await import('../container/heal.ts')).readEverything();
       const problems = await reconcile(due === true ? 'due' : 'all');
       for (const problem of problems) process.stderr.write(`minirun: ${problem}\n`);
       if (problems.length > 0) process.exitCode = 1;

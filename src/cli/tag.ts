@@ -10,7 +10,7 @@ export function registerTag(program: Command): void {
     .argument('<image>', 'name, id or beginning of an id')
     .argument('<name>', 'the further name: [HOST[:PORT]/]NAME[:TAG]')
     .action(async (source: string, target: string) => {
-      const { parseReference } = await import('../image/reference.ts');
+      const { familiarName, parseReference } = await import('../image/reference.ts');
       const reference = parseReference(target);
       if (reference.digest !== undefined) {
         throw new MinirunError(
@@ -26,5 +26,8 @@ export function registerTag(program: Command): void {
         throw noSuchImage(source, 'tag');
       }
       await tagImage(image.id, [reference]);
+      const { imageEvent } = await import('../image/events.ts');
+      const { recordEvent } = await import('../state/events.ts');
+      recordEvent(imageEvent('tag', image.id, familiarName(reference)));
     });
 }

@@ -1,4 +1,4 @@
-import { ownBinary } from '../host/launch.ts';
+import { helperArgv, ownBinary } from '../host/launch.ts';
 import { stateRoot } from '../state/paths.ts';
 
 /**
@@ -9,8 +9,9 @@ import { stateRoot } from '../state/paths.ts';
  * @param keepsPropagation leave mounts in touch with those of the host: init then sees to it that only those are that
  *   were asked for
  */
-export function unshareArgv(keepsPropagation = false): string[] {
+export function unshareArgv(user?: InUserNamespace, keepsPropagation = false): string[] {
   return [
+    ...(user === undefined ? [] : enterArgv(user)),
     'unshare',
     '--pid',
     '--mount',
@@ -21,29 +22,62 @@ export function unshareArgv(keepsPropagation = false): string[] {
     '--fork',
     '--kill-child',
     '--',
-    ownBinary,
+    user === undefined ? ownBinary : './minirun',
     'init',
   ];
 }
 
-/** The command that enters all namespaces of a container but its mounts, which init enters itself. */
-export function nsenterArgv(pid: number): string[] {
+/** Where a container's init begins that is to live in a user namespace of its own. */
+export interface InUserNamespace {
+  /** A process in the mount namespace where everything is prepared. */
+  holder: number;
+  /** The user namespace. */
+  userns: string;
+  /** The prepared directory: its working directory. */
+  place: string;
+  /** Its network namespace; absent for the host's. */
+  netns?: string;
+  /** Who its root is on the host: `UID:GID`. */
+  owner: string;
+  /** What raises limits, in front of everything. */
+  limits: string[];
+}
+
+/**
+ * The command that makes a mount namespace where things can be prepared, as `hold` takes it.
+ *
+ * @param with what else it makes: a user namespace, a network namespace of that
+ */
+export function holderArgv({ user, network }: { user: boolean; network: boolean }): string[] {
+  const further = user ? ['unshare', '--user', ...(network ? ['--net'] : []), '--'] : [];
+  return ['unshare', '--mount', '--propagation', 'slave', '--', ...further, 'cat'];
+}
+
+/** Enters the mounts first and the user namespace last: after that it could enter nothing else. */
+function enterArgv({ holder, userns, place, netns, limits }: InUserNamespace): string[] {
   return [
+    ...limits,
     'nsenter',
     '--target',
-    String(pid),
-    '--pid',
-    '--net',
-    '--uts',
-    '--ipc',
-    '--cgroup',
-    '--',
-    'unshare',
+    String(holder),
     '--mount',
+    `--user=${userns}`,
+    ...(netns === undefined ? [] : [`--net=${netns}`]),
+    `--wd=/proc/${holder}/root${place}`,
     '--',
-    ownBinary,
-    'init',
   ];
+}
+
+/**
+ * The command that enters all namespaces of a container but its mounts, which init enters itself.
+ *
+ * @param user whether it has a user namespace of its own
+ */
+export function nsenterArgv(pid: number, user: boolean): string[] {
+  const enter = ['nsenter', '--target', String(pid), '--pid', '--net', '--uts', '--ipc', '--cgroup'];
+  // What comes behind --user is the same.
+  if (user) return [...enter, ...helperArgv(pid).slice(3)];
+  return [...enter, '--', ...helperArgv()];
 }
 
 /** Init's whole environment: that of the container comes with the spec, nothing of the caller's gets near it. */

@@ -13,17 +13,19 @@ export class Changes {
   /** Also tells of this directory; does nothing when it is watched already or does not exist. */
   watch(directory: string): void {
     if (this.watchers.has(directory)) return;
-    const notice = () => {
-      this.happened = true;
-      this.wake?.();
-    };
     try {
-      const watcher = fs.watch(directory, notice);
-      watcher.on('error', notice);
+      const watcher = fs.watch(directory, () => this.notice());
+      watcher.on('error', () => this.notice());
       this.watchers.set(directory, watcher);
     } catch {
       // It does not exist yet, or the user has no inotify watches left: the clock will do.
     }
+  }
+
+  /** Takes it that something has happened: ends a waiting. */
+  notice(): void {
+    this.happened = true;
+    this.wake?.();
   }
 
   /** Resolves at the next change since this was called last, or after so many milliseconds. */

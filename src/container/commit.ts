@@ -16,6 +16,7 @@ import { parseReference } from '../image/reference.ts';
 import { Staging } from '../image/staging.ts';
 import { type StagedLayer, storeImage } from '../image/store.ts';
 import type { Definition } from './definition.ts';
+import { recordContainer } from './events.ts';
 import { parseSignal, signalName } from './options.ts';
 import type { OciProcess } from './oci.ts';
 import { containerFiles, readSpec, requireContainer } from './store.ts';
@@ -84,12 +85,14 @@ export async function commitContainer(
       history: [...(base.history ?? []), entry],
     };
     faultPoint('commit.staged');
-    return await storeImage({
+    const image = await storeImage({
       references: reference === undefined ? [] : [reference],
       config: JSON.stringify(about),
       layers: layer === undefined ? [] : [layer],
       staging,
     });
+    recordContainer(definition, 'commit', { comment: message ?? '', imageID: image.id });
+    return image;
   } finally {
     staging.remove();
   }

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { MinirunError } from '../errors.ts';
-import { type Child, launch, ownBinary } from '../host/launch.ts';
+import { type Child, helperArgv, launch } from '../host/launch.ts';
 import { bootId, isAlive, selfRef } from '../host/process.ts';
 import { decompressed } from '../image/compression.ts';
 import { withLock } from '../state/lock.ts';
@@ -176,7 +176,9 @@ function startHelper(
   action: Archive['action'],
   stdin: 'ignore' | 'pipe' | number = 'ignore',
 ): Child {
-  const child = launch(['unshare', '--mount', '--', ownBinary, 'init'], initEnvironment, stdin);
+  // There, files have the owners that the container gives them.
+  const inside = from.kind === 'process' && from.inUserNamespace ? from.pid : undefined;
+  const child = launch(helperArgv(inside), initEnvironment, stdin);
   child.send({ type: 'archive', root: from, where, action } satisfies Archive);
   return child;
 }
@@ -199,9 +201,9 @@ function bytesOf(answer: Reading | Packed | Unpacked): number {
 }
 
 /** Only once its command runs: before, init's root is still that of this machine. */
-function runningRoot({ state }: Pick<Container, 'state'>): ArchiveRoot | undefined {
+function runningRoot({ definition, state }: Container): ArchiveRoot | undefined {
   if (state.status !== 'running' || !isRunning(state) || state.init === undefined) return undefined;
-  return { kind: 'process', ...state.init };
+  return { kind: 'process', ...state.init, inUserNamespace: definition.userns !== undefined };
 }
 
 /** The root of a container to read from. One that is at rest is mounted read-only, which gets in nobody's way. */

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
-import { faultPoint } from '../host/fault.ts';
+import { faultPoint, killPoint } from '../host/fault.ts';
 import { which } from '../host/launch.ts';
 import { bootId, selfRef } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
@@ -18,8 +18,10 @@ import { canonicalNetwork, parseAttachments } from '../network/options.ts';
 import { listNetworks, readNetwork, requireNetwork } from '../network/store.ts';
 import { writeJson } from '../state/json.ts';
 import { settled } from '../state/lock.ts';
+import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
 import { type ContainerState, type Definition, restingState } from './definition.ts';
+import { recordContainer } from './events.ts';
 import { deleteContainer } from './finish.ts';
 import {
   checkHostname,
@@ -31,7 +33,6 @@ import {
   parseEnvFile,
   parseLabel,
   parseRestart,
-  parseSecurityOptions,
   parseSignal,
   parseSysctl,
   parseUlimit,
@@ -40,11 +41,16 @@ import { parseShmSize } from './mount-options.ts';
 import { planMounts } from './mounts.ts';
 import type { OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
+import { defaultUserns, parseUserns } from './user-namespace.ts';
 import { warningAboutNames } from './names.ts';
 import { hasOwnNetwork } from './networking.ts';
 import { forgetOwner, noteOwner } from './owners.ts';
+import { adjustCapabilities } from './capabilities.ts';
+import { resolveSecurity } from './security.ts';
+import { parseSecurityOptions } from './security-options.ts';
+import { thermalThrottlePaths } from './system-paths.ts';
 import { openFilesHardLimit } from './start.ts';
-import { containerFiles, findId, namePattern, reserveName, writeState } from './store.ts';
+import { containerFiles, findId, namePattern, readContainer, reserveName, writeState } from './store.ts';
 import { readTextFile } from './text-file.ts';
 import { makeVolumes } from './volumes.ts';
 
@@ -82,6 +88,8 @@ export interface ContainerRequest {
   capAdd: string[];
   capDrop: string[];
   privileged: boolean;
+  /** `auto`, `host`, a number of ids. */
+  userns?: string;
   readOnly: boolean;
   init: boolean;
   stopSignal?: string;
@@ -124,7 +132,10 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const ownNetwork = hasOwnNetwork({ network });
   const planned = planMounts(request, process.cwd());
   const shmSize = request.shmSize === undefined ? undefined : parseShmSize(request.shmSize);
-  const security = parseSecurityOptions(request.securityOpt);
+  const options = parseSecurityOptions(request.securityOpt);
+  const capabilities = adjustCapabilities(request.capAdd, request.capDrop);
+  const userns = usernsOf(request.userns, network);
+  if (userns !== undefined) planned.refusePropagation();
   const rlimits = request.ulimit.map(parseUlimit);
   const sysctl = Object.fromEntries([
     ...(request.router ? forwarding(ownNetwork) : []),
@@ -161,6 +172,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const stopSignal = request.stopSignal === undefined ? undefined : parseSignal(request.stopSignal);
   const init = request.init ? staticInit() : undefined;
   const rootfs = request.rootfs === undefined ? undefined : checkRootfs(request.rootfs);
+  const security = await resolveSecurity(options, { capabilities, privileged: request.privileged }, request.notice);
 
   const image = rootfs === undefined ? await imageOf(request) : undefined;
   if (image !== undefined && image.layers.length > mostLayers) {
@@ -193,7 +205,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     request.hostname ??
     (network === 'host' ? readTextFile('hostname', '/proc/sys/kernel/hostname').trim() : id.slice(0, 12));
   const definition: Definition = {
-    schema: 1,
+    schema: 2,
     id,
     name: name ?? (await freeName()),
     created: new Date().toISOString(),
@@ -218,6 +230,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     tty: request.tty,
     openStdin: request.interactive,
     privileged: request.privileged,
+    ...(userns === undefined ? {} : { userns }),
     labels: { ...config.Labels, ...labels },
     exposedPorts: [...new Set([...Object.keys(config.ExposedPorts ?? {}), ...exposed])],
     volumes,
@@ -245,8 +258,9 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     capAdd: request.capAdd,
     capDrop: request.capDrop,
     privileged: request.privileged,
-    noNewPrivileges: security.noNewPrivileges,
-    seccomp: security.seccomp,
+    ...options,
+    ...security,
+    thermalThrottle: thermalThrottlePaths(),
     rlimits,
     sysctl,
     mounts,
@@ -257,6 +271,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     labels: definition.labels,
     openFilesHard: openFilesHardLimit(),
     ownNetwork,
+    idCount: userns?.size,
   });
   const warning = warningAboutNames(definition);
   if (warning !== undefined) request.notice(`warning: ${warning}`);
@@ -275,7 +290,14 @@ export async function writeContainer({ definition, spec }: Draft, unborn: boolea
   const { id, name } = definition;
   const self = selfRef();
   const making = path.join(paths.containers(), `.new-${self.pid}-${self.start}-${id.slice(0, 12)}`);
-  const state: ContainerState = { ...restingState, status: 'creating', boot: bootId(), owner: self, unborn };
+  const state: ContainerState = {
+    ...restingState,
+    status: 'creating',
+    boot: bootId(),
+    owner: self,
+    unborn,
+    unannounced: true,
+  };
   try {
     fs.mkdirSync(making, { mode: 0o700 });
     writeJson(path.join(making, 'definition.json'), definition);
@@ -289,10 +311,14 @@ export async function writeContainer({ definition, spec }: Draft, unborn: boolea
     faultPoint('create.named');
     await requireImage(definition);
     await makeVolumes(definition);
-    if (!unborn) writeState(id, { ...state, status: 'created', owner: undefined });
+    if (definition.userns !== undefined) await (await import('./in-user-namespace.ts')).idsFor(definition);
+    recordContainer(definition, 'create');
+    killPoint('create.announced');
+    // One that `run` makes is announced as soon as its start is written down.
+    if (!unborn) writeState(id, { ...state, status: 'created', owner: undefined, unannounced: undefined });
   } catch (error) {
     removeTree(making);
-    deleteContainer(id);
+    await deleteContainer(id);
     forgetOwner(id);
     throw error;
   }
@@ -508,6 +534,28 @@ function readLines(option: string, file: string): string[] {
   return readTextFile(option, file)
     .split(/\r?\n/)
     .filter((line) => line.trim() !== '' && !line.startsWith('#'));
+}
+
+/**
+ * The user namespace of a container. Who shares the network of another container shares its user namespace, too: a network
+ * namespace belongs to one, and nobody else's root may do anything in it.
+ */
+function usernsOf(text: string | undefined, network: string): Definition['userns'] {
+  const size = parseUserns(text ?? defaultUserns);
+  if (!network.startsWith('container:') || text === 'host') return size === undefined ? undefined : { size };
+  const other = network.slice('container:'.length);
+  const theirs = readContainer(other)?.definition.userns;
+  if (theirs !== undefined && (text === undefined || size === theirs.size))
+    return { size: theirs.size, of: theirs.of ?? other };
+  if (text === undefined) return undefined;
+  throw new MinirunError(
+    `--userns ${text} does not go with --network container:${nameOfContainer(other)}`,
+    theirs === undefined
+      ? 'that container is in the user namespace of the host, and its network belongs to that'
+      : `that container's user namespace has ${theirs.size} ids`,
+    'Leave --userns out: who shares a network shares the user namespace',
+    { code: 125 },
+  );
 }
 
 /** A name nobody has, in docker's style. */

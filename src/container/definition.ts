@@ -31,7 +31,7 @@ export interface Volume {
  * under the lock.
  */
 export interface Definition {
-  schema: 1;
+  schema: 2;
   /** 64 hexadecimal digits. */
   id: string;
   name: string;
@@ -48,13 +48,11 @@ export interface Definition {
   command: string[];
   /** `none`, `host`, `container:ID` or the name of its first network. */
   network: string;
-  /** Its networks, in the order of its interfaces. Absent in containers of minirun 0.3, which have one: see `attachmentsOf`. */
-  attachments?: Attachment[];
+  /** Its networks. Their order is that of `attachmentsOf`. */
+  attachments: Attachment[];
   /** `-p`, and `-P`. */
   publish?: PortRequest[];
   publishAll?: boolean;
-  /** `--ip`, of minirun 0.3. */
-  address?: string;
   dns: string[];
   dnsSearch: string[];
   dnsOptions: string[];
@@ -71,6 +69,13 @@ export interface Definition {
   /** `-i`. */
   openStdin: boolean;
   privileged: boolean;
+  /** `--userns`: absent in that of the host. */
+  userns?: {
+    /** How many ids it has. Which they are stands in `ids.json`. */
+    size: number;
+    /** Id of the container whose user namespace it shares, because it shares its network. */
+    of?: string;
+  };
   labels: Record<string, string>;
   /** Those of the image and of `--expose`: `80/tcp`. Absent in containers of an older minirun, as what follows. */
   exposedPorts?: string[];
@@ -81,6 +86,8 @@ export interface Definition {
   shmSize?: number;
   /** The image's; kept to be shown. */
   healthcheck?: ImageConfig['Healthcheck'];
+  /** What could be read of a file that was damaged: enough to look at the container and to remove it, not to start it. */
+  damaged?: boolean;
 }
 
 /** `creating` is the time between the reservation of the name and the first state that others may act on. */
@@ -88,7 +95,7 @@ export type Status = 'creating' | 'created' | 'starting' | 'running' | 'stopping
 
 /** Where a container is in its life: `containers/<id>/state.json`. */
 export interface ContainerState {
-  schema: 1;
+  schema: 2;
   status: Status;
   /** The boot in which `owner`, `init` and `endpoints` mean anything. */
   boot: string;
@@ -118,12 +125,14 @@ export interface ContainerState {
   unborn: boolean;
   /** Set by a plain `rm`: the anonymous volumes stay. Whoever has to remove the container otherwise removes them too. */
   keepsVolumes?: boolean;
+  /** Made, but no event has told of it yet: then none tells of its end either. */
+  unannounced?: boolean;
   /** Why it could not be started, or what went wrong. */
   error: string;
 }
 
 export const restingState: Omit<ContainerState, 'status' | 'boot'> = {
-  schema: 1,
+  schema: 2,
   endpoints: [],
   exitCode: 0,
   startedAt: '',

@@ -1,14 +1,18 @@
+import { randomBytes } from 'node:crypto';
 import { MinirunError } from '../errors.ts';
 import { type Child, launch } from '../host/launch.ts';
 import { initEnvironment, nsenterArgv } from './argv.ts';
+import { confinementOfExec } from './apparmor.ts';
 import { attach, SignalProxy } from './attach.ts';
 import { capabilityNames } from './capabilities.ts';
+import type { Definition } from './definition.ts';
+import { recordContainer } from './events.ts';
 import type { OciProcess } from './oci.ts';
 import { checkUser, mergeEnv, parseEnv, parseEnvFile } from './options.ts';
 import type { Failure, Join, Ready, Stdio } from './protocol.ts';
 import { openStatus } from './start.ts';
 import { requireRunning } from './stop.ts';
-import { readSpec, requireContainer } from './store.ts';
+import { type Container, readSpec, requireContainer } from './store.ts';
 
 /** What `exec` takes, as it was typed. */
 export interface ExecRequest {
@@ -33,25 +37,15 @@ export interface ExecRequest {
 export async function execInContainer(reference: string, request: ExecRequest): Promise<number> {
   const container = requireContainer(reference);
   requireRunning(container, 'exec in');
-  const spec = readSpec(container.definition.id);
-  const target = planExec(spec.process, request);
-  const pid = container.state.init?.pid as number;
   const signals = new SignalProxy(!request.detach);
-  const child = launch(nsenterArgv(pid), initEnvironment);
   const stdio: Stdio = request.detach
     ? { stdin: 'null', stdout: 'null', stderr: 'null' }
     : request.tty
       ? 'pty'
       : { stdin: request.interactive ? 'pipe' : 'null', stdout: 'pipe', stderr: 'pipe' };
-  child.send({
-    type: 'join',
-    pid,
-    process: target,
-    seccomp: request.privileged ? 'unconfined' : spec.linux.seccomp,
-    stdio,
-  } satisfies Join);
-  const ready = readyOf(child, (await child.receive()) as Ready | Failure | undefined);
-  const status = openStatus(ready);
+  const { child, ready, status } = await enterContainer(container, request, stdio);
+  const tell = execEvents(container.definition, request.command);
+  tell('exec_create');
   const foreground = request.detach
     ? undefined
     : await attach(ready, { tty: request.tty, stdin: request.interactive, signals });
@@ -61,17 +55,57 @@ export async function execInContainer(reference: string, request: ExecRequest): 
     const failure = await status;
     if (failure !== undefined)
       throw new MinirunError(failure.what, failure.why, failure.remedy, { code: failure.code });
+    tell('exec_start');
     if (foreground === undefined) {
       child.release();
       return 0;
     }
     const exitCode = await child.exited;
     await foreground.end();
+    tell('exec_die', exitCode);
     return exitCode;
   } finally {
     foreground?.restore();
     signals.end();
   }
+}
+
+/** A process in a container that waits for `go`. */
+export interface Entered {
+  child: Child;
+  ready: Ready;
+  /** Resolves when its command runs: with undefined, or why it cannot. */
+  status: Promise<Failure | undefined>;
+}
+
+/** Starts an init in a running container, which is to become a further process of it. */
+export async function enterContainer(container: Container, request: ExecRequest, stdio: Stdio): Promise<Entered> {
+  const spec = readSpec(container.definition.id);
+  const pid = container.state.init?.pid as number;
+  const inUserNamespace = container.definition.userns !== undefined;
+  const limits = inUserNamespace ? (await import('./raised-limits.ts')).raisedLimitsArgv(spec.process.rlimits) : [];
+  const child = launch([...limits, ...nsenterArgv(pid, inUserNamespace)], initEnvironment);
+  child.send({
+    type: 'join',
+    pid,
+    process: planExec(spec.process, request),
+    // A profile that was given stays, as for a privileged container.
+    seccomp: request.privileged && spec.linux.seccomp === 'default' ? 'unconfined' : spec.linux.seccomp,
+    stdio,
+    inUserNamespace,
+  } satisfies Join);
+  const ready = readyOf(child, (await child.receive()) as Ready | Failure | undefined);
+  return { child, ready, status: openStatus(ready, spec.linux.seccomp) };
+}
+
+/** Docker's events of a further process; the command stands behind the first two. */
+function execEvents(definition: Definition, command: readonly string[]) {
+  const execID = randomBytes(32).toString('hex');
+  return (action: 'exec_create' | 'exec_start' | 'exec_die', exitCode?: number) =>
+    recordContainer(definition, action === 'exec_die' ? action : `${action}: ${command.join(' ')}`, {
+      execID,
+      ...(exitCode === undefined ? {} : { exitCode: String(exitCode) }),
+    });
 }
 
 /** The process that `exec` adds: the container's own with what was asked for. Pure. */
@@ -96,6 +130,7 @@ export function planExec(own: OciProcess, request: ExecRequest): OciProcess {
   const cwd = request.workdir ?? own.cwd;
   return {
     ...own,
+    apparmorProfile: confinementOfExec(own.apparmorProfile, request.privileged),
     args: request.command,
     env,
     capabilities,

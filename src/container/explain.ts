@@ -13,6 +13,7 @@ import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Draft } from './create.ts';
+import type { ExplainedUserNamespace } from './explain-user-namespace.ts';
 import type { Definition, Volume } from './definition.ts';
 import { hostsContent, planFiles, resolversFor } from './etc.ts';
 import { type Place, planContainerNames } from './names.ts';
@@ -33,8 +34,10 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
   const published =
     portRequests(definition).length === 0 ? [] : planPublished(await proposeFor(definition, endpoints), endpoints);
   const names = planContainerNames(definition, spec.hostname, namespaceName(definition), attached);
+  const user = await userNamespaceOf(draft);
   const sections: Section[] = [
     { title: 'Files of the container', steps: fileSteps(definition, spec, endpoints) },
+    ...(user === undefined ? [] : [{ title: 'User namespace and what is mounted from outside', steps: user.steps }]),
     ...attached
       .filter(({ network }) => network.driver === 'bridge')
       .map(({ network, endpoint }) => sharedNetworkSection(network, endpoint.hostIfname)),
@@ -42,11 +45,15 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
       ? [
           {
             title: 'Network stack of the container',
-            steps: [...planConnection(namespaceName(definition), endpoints, hasIpv6()), ...names.steps, ...published],
+            steps: [
+              ...planConnection(namespaceName(definition), endpoints, hasIpv6(), user && '$holder'),
+              ...names.steps,
+              ...published,
+            ],
           },
         ]
       : []),
-    { title: 'The process', steps: [processStep(definition, spec, endpoints, detach)] },
+    { title: 'The process', steps: [processStep(definition, spec, endpoints, detach, user)] },
   ];
   return renderScript(
     `Container ${definition.name} from ${definition.image}: what "minirun run" does, as a person would type it. ` +
@@ -75,10 +82,24 @@ export async function explainRemove(reference: string, volumes: boolean): Promis
       },
       { title: 'Network stack of the container', steps: readSteps(definition.id) },
       { title: 'Links', steps: linksOf(definition.id).flatMap(({ applied }) => applied) },
-      { title: 'The process', steps: [processStep(definition, spec, state.endpoints, true, state.init?.pid)] },
+      {
+        title: 'The process',
+        steps: [processStep(definition, spec, state.endpoints, true, undefined, state.init?.pid)],
+      },
     ],
     variablesOf(definition),
   );
+}
+
+/** Its user namespace by hand, if it has one. */
+async function userNamespaceOf({ definition, spec }: Draft): Promise<ExplainedUserNamespace | undefined> {
+  if (definition.userns === undefined) return undefined;
+  const { explainUserNamespace } = await import('./explain-user-namespace.ts');
+  const place = networkOf(definition);
+  return explainUserNamespace(definition, spec, {
+    ownNetwork: place.kind === 'own',
+    netns: place.kind === 'joined' ? place.netns : undefined,
+  });
 }
 
 /** The endpoints that a container would get now. Nothing is leased. */
@@ -140,18 +161,21 @@ function processStep(
   spec: OciSpec,
   endpoints: readonly Endpoint[],
   detach: boolean,
+  user?: ExplainedUserNamespace,
   running?: number,
 ): Step {
   const { directory } = containerFiles(definition.id);
   const pidFile = `${directory}/pid`;
   const place = networkOf(definition);
   const enter =
-    place.kind === 'own'
-      ? `ip netns exec ${word(namespaceName(definition))} `
-      : place.kind === 'joined'
-        ? `nsenter --net=${word(place.netns)} `
-        : '';
-  const inner = innerScript(definition, spec, interfaceSysctls(endpoints, hasIpv6()));
+    user !== undefined
+      ? user.enter
+      : place.kind === 'own'
+        ? `ip netns exec ${word(namespaceName(definition))} `
+        : place.kind === 'joined'
+          ? `nsenter --net=${word(place.netns)} `
+          : '';
+  const inner = innerScript(definition, spec, interfaceSysctls(endpoints, hasIpv6()), user);
   const command = [
     `${enter}unshare --pid --mount ${spec.mounts.some(isPropagated) ? '--propagation slave ' : ''}--uts --ipc --cgroup --fork --kill-child sh -e -c '`,
     ...inner.map((line) => `  ${line.replaceAll("'", "'\\''")}`),
@@ -178,20 +202,27 @@ function processStep(
 }
 
 /** What runs inside the new namespaces, one command a line; the root filesystem is the working directory. */
-function innerScript(definition: Definition, spec: OciSpec, sysctl: Record<string, string>): string[] {
-  const root = spec.root.path;
+function innerScript(
+  definition: Definition,
+  spec: OciSpec,
+  sysctl: Record<string, string>,
+  within?: ExplainedUserNamespace,
+): string[] {
+  const root = within === undefined ? spec.root.path : 'rootfs';
   const lines =
-    definition.rootfs === undefined ? overlayLines(definition, root) : [`mount --rbind ${word(root)} ${word(root)}`];
-  lines.push(`cd ${word(root)}`);
+    within?.first ??
+    (definition.rootfs === undefined ? overlayLines(definition, root) : [`mount --rbind ${word(root)} ${word(root)}`]);
+  // A shell would otherwise go there from its own root, and not everybody may.
+  lines.push(within === undefined ? `cd ${word(root)}` : `cd -P ${word(root)}`);
   for (const { name, destination, copy } of definition.volumes ?? [])
     if (copy)
       lines.push(
         `if [ -d ${inside(destination)} ] && [ -z "$(ls -A ${volumeData(name)})" ]; then cp -a ${inside(destination)}/. ${volumeData(name)}; fi`,
       );
-  for (const mount of spec.mounts) {
+  for (const mount of within?.mounts ?? spec.mounts) {
     lines.push(...mountLines(mount));
-    if (mount.destination === '/dev' && mount.type === 'tmpfs') {
-      for (const { path, type, major, minor, fileMode } of spec.linux.devices)
+    if (mount.destination === '/dev' && (mount.type === 'tmpfs' || mount.source === '../dev')) {
+      for (const { path, type, major, minor, fileMode } of mount.type === 'tmpfs' ? spec.linux.devices : [])
         lines.push(`mknod -m ${fileMode.toString(8)} ${inside(path)} ${type} ${major} ${minor}`);
       lines.push('ln -s pts/ptmx dev/ptmx', 'ln -s /proc/self/fd dev/fd');
       for (const [fd, name] of ['stdin', 'stdout', 'stderr'].entries())
@@ -205,7 +236,7 @@ function innerScript(definition: Definition, spec: OciSpec, sysctl: Record<strin
   if (readonlyPaths.length > 0) {
     lines.push(
       `for p in ${readonlyPaths.map(inside).join(' ')}; do`,
-      '  if [ -e $p ]; then mount --rbind $p $p; mount -o remount,bind,ro $p; fi',
+      '  if [ -e $p ]; then mount --rbind $p $p; mount -o remount,bind,ro,nosuid,nodev,noexec $p; fi',
       'done',
     );
   }

@@ -12,9 +12,10 @@ import { containerFiles, isRunning, requireContainer } from './store.ts';
  */
 export function exportContainer(reference: string): AsyncGenerator<Buffer> {
   const container = requireContainer(reference);
-  const { id, rootfs } = container.definition;
+  const { id, rootfs, userns } = container.definition;
   const { status, init } = container.state;
-  if (status === 'running' && isRunning(container.state)) return packLayer('/', { process: init });
+  if (status === 'running' && init !== undefined && isRunning(container.state))
+    return packLayer('/', { process: { ...init, inUserNamespace: userns !== undefined } });
   if (rootfs !== undefined) return packLayer(rootfs);
   const files = containerFiles(id);
   // One that was never started has no folders yet.

@@ -1,20 +1,23 @@
 import fs from 'node:fs';
 import { MinirunErrors } from '../errors.ts';
 import { undoSteps } from '../host/executor.ts';
-import { faultPoint } from '../host/fault.ts';
+import { faultPoint, killPoint } from '../host/fault.ts';
 import { bootId, endGroup, endOrphans, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
+import type { Step } from '../host/steps.ts';
 import { forgetLinksOf, linksOf } from '../network/link-store.ts';
 import { type Departure, leave, lingerNetworks, tearDown } from '../network/lifecycle.ts';
 import { releasePorts } from '../network/port-store.ts';
 import { withLock } from '../state/lock.ts';
 import { lingerArgv } from './argv.ts';
 import { endCaptures } from './captures.ts';
-import type { ContainerState, Status } from './definition.ts';
+import type { ContainerState, Definition, Status } from './definition.ts';
+import { recordDeath, recordDestruction } from './events.ts';
 import { keepPeersInHosts } from './names.ts';
 import { attachmentsOf } from './networking.ts';
 import { forgetOwner } from './owners.ts';
 import {
+  areStepsLost,
   type Container,
   containerFiles,
   readContainer,
@@ -63,8 +66,14 @@ export async function finish(
   const errors: Error[] = [];
   for (let pass = 1; pass <= 2; pass++) {
     const failed = await takeDown(before, id, linger, async () => {
-      if (then === 'removed') return deleteContainer(id);
-      await settle(id, (state) => ({
+      const { exitCode } = ending;
+      if (then === 'removed') {
+        const definition = readContainer(id)?.definition;
+        if (definition !== undefined) recordDeath(definition, before, { exitCode, isKilled: force });
+        return deleteContainer(id);
+      }
+      const announce = (definition: Definition) => recordDeath(definition, before, { exitCode, isKilled: false });
+      await settle(id, announce, (state) => ({
         ...state,
         status: then,
         owner,
@@ -129,7 +138,7 @@ async function takeDown(
     if (sameBoot && linksOf(id).length > 0) await (await import('./links.ts')).leaveLinks(id);
   });
   await attempt(async () => {
-    if (sameBoot) errors.push(...(await undoSteps(readSteps(id))));
+    if (sameBoot) errors.push(...(await undoSteps(await stepsOf(id, before))));
     faultPoint('finish.undone');
     // Not before: whoever gets the port next must not find the old rule in front of its own.
     if (errors.length === 0) await releasePorts(id);
@@ -156,15 +165,29 @@ async function takeDown(
   return errors;
 }
 
+/** What is on record to be undone; planned anew where the record is lost. */
+async function stepsOf(id: string, state: ContainerState): Promise<Step[]> {
+  const steps = readSteps(id);
+  if (!areStepsLost(id, state)) return steps;
+  return (await import('./heal.ts')).stepsToUndo(id, steps);
+}
+
 /** Writes down that a container is at rest, or who answers for it from now on. */
-async function settle(id: string, change: (state: ContainerState) => ContainerState): Promise<void> {
+async function settle(
+  id: string,
+  announce: (definition: Definition) => void,
+  change: (state: ContainerState) => ContainerState,
+): Promise<void> {
   const files = containerFiles(id);
   fs.rmSync(files.steps, { force: true });
   faultPoint('finish.forgotten');
   await withLock(() => {
     // Read again: `stop` may have noted meanwhile that the user wants it stopped.
-    const state = readState(id);
-    if (state !== undefined) writeState(id, change(state));
+    const container = readContainer(id);
+    if (container === undefined) return;
+    announce(container.definition);
+    killPoint('finish.announced');
+    writeState(id, change(container.state));
   });
   faultPoint('finish.settled');
 }
@@ -211,7 +234,7 @@ function volumesStay({ definition, state }: Container): boolean {
  * Deletes the files and the volumes of a container that is at rest, its name first: a name is freed by the owner of the container that
  * has it, and whoever wants it meanwhile sees that the container is there.
  */
-export function deleteContainer(id: string): void {
+export async function deleteContainer(id: string): Promise<void> {
   const container = readContainer(id);
   const { directory } = containerFiles(id);
   if (container !== undefined) releaseName(container.definition.name, id);
@@ -225,11 +248,15 @@ export function deleteContainer(id: string): void {
   const trash = `${directory}.removing`;
   try {
     fs.renameSync(directory, trash);
+    killPoint('delete.hidden');
+    if (container !== undefined) recordDestruction(container.definition, container.state, false);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
   forgetOwner(id);
   faultPoint('delete.moved');
   removeTree(trash);
+  const userns = container?.definition.userns;
+  if (userns !== undefined && userns.of === undefined) await (await import('./id-ranges.ts')).releaseIds(id);
   faultPoint('delete.done');
 }

@@ -1,7 +1,9 @@
 import type { Attachment, Endpoint } from '../network/definition.ts';
 import { readNetwork } from '../network/store.ts';
+import { confinementOfExec } from './apparmor.ts';
 import { adjustCapabilities } from './capabilities.ts';
 import type { ContainerState, Definition } from './definition.ts';
+import { idsOf } from './id-ranges.ts';
 import { attachmentsOf } from './networking.ts';
 import { isReadonly, usualShmSize } from './mount-options.ts';
 import { isUsers } from './mounts.ts';
@@ -53,7 +55,7 @@ export function describeContainer({ definition, state }: Container): object {
     Platform: 'linux',
     MountLabel: '',
     ProcessLabel: '',
-    AppArmorProfile: '',
+    AppArmorProfile: confinementOfExec(spec.process.apparmorProfile, definition.privileged) ?? '',
     ExecIDs: null,
     HostConfig: hostConfig({ definition, state }, spec, mounts),
     GraphDriver:
@@ -154,7 +156,8 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     ReadonlyRootfs: spec.root.readonly,
     SecurityOpt: none([
       ...(spec.process.noNewPrivileges ? ['no-new-privileges'] : []),
-      ...(spec.linux.seccomp === 'unconfined' && !definition.privileged ? ['seccomp=unconfined'] : []),
+      ...(spec.process.apparmorProfile === undefined ? [] : [`apparmor=${spec.process.apparmorProfile}`]),
+      ...seccompOption(spec.linux.seccomp, definition.privileged),
     ]),
     ...(tmpfs.length > 0 ? { Tmpfs: Object.fromEntries(tmpfs) as Record<string, string> } : {}),
     UTSMode: '',
@@ -162,6 +165,7 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     Devices: spec.linux.devices.flatMap(({ path: place, hostPath }) =>
       hostPath === undefined ? [] : { PathOnHost: hostPath, PathInContainer: place, CgroupPermissions: 'rwm' },
     ),
+    ...userNamespace(definition),
     Sysctls: spec.linux.sysctl,
     Ulimits: spec.process.rlimits.map(({ type, soft, hard }) => ({
       Name: type.slice('RLIMIT_'.length).toLowerCase(),
@@ -171,6 +175,25 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     MaskedPaths: spec.linux.maskedPaths,
     ReadonlyPaths: spec.linux.readonlyPaths,
     Init: spec.process.args[0] === '/sbin/minirun-init',
+  };
+}
+
+/** Docker shows a profile's content, for its file may be gone or another one. */
+function seccompOption(seccomp: OciSpec['linux']['seccomp'], privileged: boolean): string[] {
+  if (seccomp === (privileged ? 'unconfined' : 'default')) return [];
+  return [`seccomp=${typeof seccomp === 'string' ? seccomp : JSON.stringify(seccomp)}`];
+}
+
+/** Docker's word, and podman's for the ids: first inside, first outside, how many. */
+function userNamespace({ id, userns }: Definition): object {
+  if (userns === undefined) return { UsernsMode: 'host' };
+  const ids = idsOf(userns.of ?? id);
+  const mode =
+    userns.of === undefined ? (userns.size === 65536 ? 'auto' : `auto:size=${userns.size}`) : `container:${userns.of}`;
+  if (ids === undefined) return { UsernsMode: mode };
+  return {
+    UsernsMode: mode,
+    IDMappings: { UidMap: [`0:${ids.uid}:${ids.size}`], GidMap: [`0:${ids.gid}:${ids.size}`] },
   };
 }
 

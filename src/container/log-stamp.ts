@@ -22,6 +22,12 @@ export function stampOf(milliseconds: number): Stamp {
   return (epoch + leapSeconds + seconds).toString(16).padStart(16, '0') + rest.toString(16).padStart(8, '0');
 }
 
+/** Nanoseconds since 1970. */
+export function nanosecondsOf(stamp: Stamp): bigint {
+  const seconds = BigInt(`0x${stamp.slice(0, 16)}`) - epoch - leapSeconds;
+  return seconds * 1_000_000_000n + BigInt(Number.parseInt(stamp.slice(16), 16));
+}
+
 /** The stamp in RFC 3339 with nine digits, as docker prints it: `2026-01-02T15:04:05.123456789Z`. */
 export function formatStamp(stamp: Stamp): string {
   const seconds = BigInt(`0x${stamp.slice(0, 16)}`) - epoch - leapSeconds;

@@ -35,7 +35,11 @@ interface Planned {
 export function planMounts(
   request: Request,
   directory: string,
-): { complete: (imageVolumes: readonly string[], image?: string) => Planned } {
+): {
+  complete: (imageVolumes: readonly string[], image?: string) => Planned;
+  /** For a container whose mounts belong to a user namespace of its own. @throws MinirunError */
+  refusePropagation: () => void;
+} {
   const given = [
     ...request.volume.map((text) => parseVolume(text, directory)),
     ...request.mount.map((text) => parseMount(text, directory)),
@@ -46,6 +50,16 @@ export function planMounts(
   const inherited = request.volumesFrom.map(mountsOfOther);
   const devices = request.device.flatMap(nodesOf);
   return {
+    refusePropagation: () => {
+      const mount = given.find(isPropagated);
+      if (mount === undefined) return;
+      throw new MinirunError(
+        `cannot mount ${mount.source}`,
+        'mounts that come later cannot get into a user namespace, nor out of it',
+        'Leave the propagation out, or give --userns=host',
+        { code: 125 },
+      );
+    },
     complete: (imageVolumes, image) => complete({ given, inherited, devices }, request.privileged, imageVolumes, image),
   };
 }

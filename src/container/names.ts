@@ -17,12 +17,11 @@ import {
   resolutionOf,
   servesNames,
 } from '../network/names.ts';
-import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import type { Definition } from './definition.ts';
 import { hostResolvers, hostsContent, resolvConfContent, upstreamServers } from './etc.ts';
 import { attachmentsOf } from './networking.ts';
-import { containerFiles, readSpec, readSteps } from './store.ts';
+import { containerFiles, readSpec, readSteps, writeSteps } from './store.ts';
 
 /** A container's place in a network, and whether that network is being brought up with it. */
 export interface Place {
@@ -123,8 +122,7 @@ export async function changeNames(
   const plan = planContainerNames(definition, hostname, netns, places, { redirected });
   await withLock(() => {
     // Under the lock: `rename` rewrites them too. Nothing to do when the container has ended meanwhile.
-    if (fs.existsSync(containerFiles(id).steps))
-      writeJson(containerFiles(id).steps, [...readSteps(id), ...plan.steps], { durable: false });
+    if (fs.existsSync(containerFiles(id).steps)) writeSteps(id, [...readSteps(id), ...plan.steps]);
   });
   if (plan.steps.length === 0) return keepPeersInHosts();
   await endOwnNameServer(id);

@@ -18,7 +18,7 @@ export function namespaceName(definition: Pick<Definition, 'name'>): string {
   return definition.name;
 }
 
-type Networked = Pick<Definition, 'network' | 'attachments' | 'address'>;
+type Networked = Pick<Definition, 'network' | 'attachments'>;
 
 /** Whether a container has a network stack of its own. */
 export function hasOwnNetwork({ network }: Pick<Definition, 'network'>): boolean {
@@ -26,10 +26,8 @@ export function hasOwnNetwork({ network }: Pick<Definition, 'network'>): boolean
 }
 
 /** The networks of a container in the order of its interfaces. */
-export function attachmentsOf({ network, attachments, address }: Networked): Attachment[] {
-  if (attachments !== undefined) return inOrder(attachments);
-  if (!hasOwnNetwork({ network }) || network === 'none') return [];
-  return [{ network, ip: address, aliases: [], gatewayPriority: 0 }];
+export function attachmentsOf({ attachments }: Pick<Definition, 'attachments'>): Attachment[] {
+  return inOrder(attachments);
 }
 
 /** What to show as a container's networks. */

@@ -12,10 +12,12 @@ import { publishStep } from '../network/publish.ts';
 import { canonicalNetwork } from '../network/options.ts';
 import { reloadNetworks } from '../network/reload.ts';
 import { readNetwork } from '../network/store.ts';
+import { recordEvent } from '../state/events.ts';
 import { withLock } from '../state/lock.ts';
 import { nameOfContainer } from '../state/names.ts';
 import { writeJson } from '../state/json.ts';
 import type { ContainerState, Definition } from './definition.ts';
+import { networkEvent } from './events.ts';
 import { changeNames, type Place } from './names.ts';
 import { attachmentsOf, hasOwnNetwork, namespaceName } from './networking.ts';
 import { planPublished } from './publish.ts';
@@ -31,6 +33,7 @@ import {
   readSteps,
   requireContainer,
   writeState,
+  writeSteps,
 } from './store.ts';
 
 /** The containers that have addresses in a network, by id. */
@@ -88,6 +91,7 @@ export async function connectContainer(
   try {
     faultPoint('connect.defined');
     if (isRunning(container.state)) await attachRunning(container, attachment);
+    recordEvent(networkEvent(id, network, 'connect'));
   } catch (error) {
     const now = { ...container, state: readState(id) ?? container.state };
     if (isRunning(now.state)) await takeOut(now, network);
@@ -140,8 +144,7 @@ async function movePorts(
   if (JSON.stringify(old) === JSON.stringify(wanted)) return;
   // Both are on record while they change.
   const others = readSteps(id).filter((step) => step.id !== publishStep);
-  const record = (steps: readonly Step[]) =>
-    writeJson(containerFiles(id).steps, [...others, ...steps], { durable: false });
+  const record = (steps: readonly Step[]) => writeSteps(id, [...others, ...steps]);
   record([...old, ...wanted]);
   faultPoint('ports.recorded');
   const errors = await undoSteps(old);
@@ -182,8 +185,8 @@ export async function disconnectContainer(networkReference: string, reference: s
     return found;
   });
   faultPoint('disconnect.defined');
-  if (!isRunning(state)) return;
-  await takeOut({ definition, state }, network);
+  if (isRunning(state)) await takeOut({ definition, state }, network);
+  recordEvent(networkEvent(definition.id, network, 'disconnect'));
 }
 
 /** Takes a running container out of a network, and writes that down. */

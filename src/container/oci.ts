@@ -1,3 +1,5 @@
+import type { OciSeccomp } from '../seccomp/oci.ts';
+
 /**
  * The parts of the OCI runtime-spec's `config.json` that minirun writes and obeys, with the spec's own names.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md
@@ -27,6 +29,8 @@ export interface OciProcess {
   capabilities: OciCapabilities;
   rlimits: OciRlimit[];
   noNewPrivileges: boolean;
+  /** A profile of AppArmor, or `unconfined`. Absent: the default one where the machine has AppArmor. */
+  apparmorProfile?: string;
 }
 
 export interface OciUser {
@@ -73,11 +77,11 @@ export interface OciDevice {
 }
 
 export interface OciLinux {
-  namespaces: { type: 'pid' | 'network' | 'mount' | 'ipc' | 'uts' | 'cgroup'; path?: string }[];
+  namespaces: { type: 'pid' | 'network' | 'mount' | 'ipc' | 'uts' | 'cgroup' | 'user'; path?: string }[];
   sysctl: Record<string, string>;
   devices: OciDevice[];
   maskedPaths: string[];
   readonlyPaths: string[];
-  /** Not the spec's form: the profile is compiled in; `unconfined` loads none. */
-  seccomp: 'default' | 'unconfined';
+  /** The spec's form for a profile that was given; `default` stands for the one that is compiled in, `unconfined` for none. */
+  seccomp: 'default' | 'unconfined' | OciSeccomp;
 }

@@ -181,24 +181,3 @@ export function checkUser(text: string): string {
   }
   return text;
 }
-
-/** `--security-opt`: what minirun has of it. */
-export function parseSecurityOptions(options: readonly string[]): {
-  noNewPrivileges: boolean;
-  seccomp: 'default' | 'unconfined';
-} {
-  const result = { noNewPrivileges: false, seccomp: 'default' as 'default' | 'unconfined' };
-  for (const option of options) {
-    if (/^no-new-privileges([:=]true)?$|^no-new-privs$/.test(option)) result.noNewPrivileges = true;
-    else if (/^no-new-privileges[:=]false$/.test(option)) result.noNewPrivileges = false;
-    else if (/^seccomp[=:]unconfined$/.test(option)) result.seccomp = 'unconfined';
-    else
-      throw invalid(
-        '--security-opt',
-        option,
-        'it is not built yet',
-        'Known are no-new-privileges and seccomp=unconfined',
-      );
-  }
-  return result;
-}

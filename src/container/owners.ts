@@ -1,8 +1,10 @@
 import fs from 'node:fs';
 import { bootId, isAlive } from '../host/process.ts';
-import { readJson } from '../state/json.ts';
+import { Damage, examine } from '../state/files.ts';
+import { kinds } from '../state/migrations.ts';
 import { paths } from '../state/paths.ts';
 import type { ContainerState } from './definition.ts';
+import { containerFiles, stateShape } from './files.ts';
 
 /**
  * An index of the owners of containers: empty files named `ID.PID.START`, one for each container that is not at rest. With it,
@@ -38,6 +40,8 @@ export function forgetOwner(id: string, before?: ContainerState, now?: Container
     if (each.startsWith(`${id}.`)) fs.rmSync(paths.owner(each), { force: true });
 }
 
+const entryPattern = /^([0-9a-f]{64})\.(\d+)\.(\d+)$/;
+
 /** So many processes are looked at one by one; of more, only whether there is one with that pid. */
 const preciseUpTo = 64;
 
@@ -51,14 +55,17 @@ export function suspects(): string[] | undefined {
   const entries = fs.readdirSync(paths.owners());
   if (!entries.includes(bootMark())) return undefined;
   const found = entries.flatMap((entry) => {
-    const [id, pid, start] = entry.split('.');
-    return start === undefined ? [] : [{ entry, id: id as string, pid: Number(pid), start: Number(start) }];
+    const [, id = '', pid, start] = entryPattern.exec(entry) ?? [];
+    return id === '' ? [] : [{ entry, id, pid: Number(pid), start: Number(start) }];
   });
   const running = found.length > preciseUpTo ? new Set(fs.readdirSync('/proc')) : undefined;
   const dead = found.filter((each) => (running === undefined ? !isAlive(each) : !running.has(String(each.pid))));
   for (const { id, entry } of dead) {
     // Left by a process that was killed: the state has got on, or the container is gone.
-    const state = readJson<ContainerState>(`${paths.container(id)}/state.json`);
+    const { directory, state: file } = containerFiles(id);
+    const state = examine(kinds.state, stateShape, file);
+    // Where the state is damaged, its owner stands here only.
+    if (state instanceof Damage || (state === undefined && fs.existsSync(directory))) continue;
     if (state === undefined || entryOf(id, state) !== entry) fs.rmSync(paths.owner(entry), { force: true });
   }
   return [...new Set(dead.map(({ id }) => id))];

@@ -14,7 +14,11 @@ export function isPropagated({ type, options }: Pick<OciMount, 'type' | 'options
  * @param source an absolute path without links
  * @param mountinfo the content of /proc/PID/mountinfo
  */
-export function propagationProblem(source: string, options: readonly string[], mountinfo: string): { why: string; remedy: string } | undefined {
+export function propagationProblem(
+  source: string,
+  options: readonly string[],
+  mountinfo: string,
+): { why: string; remedy: string } | undefined {
   const wanted = options.find((option) => /^r?(slave|shared)$/.test(option));
   if (wanted === undefined) return undefined;
   const { place, tags } = mountHolding(source, mountinfo);

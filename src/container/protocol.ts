@@ -1,4 +1,4 @@
-import type { OciMount, OciProcess, OciSpec } from './oci.ts';
+import type { OciLinux, OciMount, OciProcess, OciSpec } from './oci.ts';
 
 /**
  * What minirun and init say to each other: one JSON object a line on a socket, which is init's file descriptor 3.
@@ -20,8 +20,13 @@ export interface Prepare {
   spec: OciSpec;
   /** An overlay to mount on `spec.root.path`; absent when that is a root filesystem already. */
   overlay?: Overlay;
-  /** The network namespace to enter on `go`; absent for the host's. */
+  /** The network namespace to enter on `go`; absent for the host's, and when init is in it from the start. */
   netns?: string;
+  /**
+   * It is in a user namespace, and what it cannot make there is prepared: root and sources of the spec are below its working
+   * directory (`container/staging.ts`).
+   */
+  staged?: boolean;
   stdio: Stdio;
 }
 
@@ -38,8 +43,10 @@ export interface Join {
   /** Host pid of the container's first process. */
   pid: number;
   process: OciProcess;
-  seccomp: 'default' | 'unconfined';
+  seccomp: OciLinux['seccomp'];
   stdio: Stdio;
+  /** It is in a user namespace that is not the host's. */
+  inUserNamespace?: boolean;
 }
 
 /**
@@ -94,7 +101,7 @@ export interface Archive {
 
 /** A running process's root; that of a container at rest, to be mounted, with its volumes; this machine's own. */
 export type ArchiveRoot =
-  | { kind: 'process'; pid: number; start: number }
+  | { kind: 'process'; pid: number; start: number; inUserNamespace?: boolean }
   | {
       kind: 'rootfs';
       directory: string;

@@ -6,13 +6,19 @@ import { removeTree } from '../host/remove-tree.ts';
 import { claimAbandoned, type Lingering, lingerNetworks, notYetDue, tearDown } from '../network/lifecycle.ts';
 import { sweepLinks } from '../network/link-store.ts';
 import { listNetworks } from '../network/store.ts';
-import { readJson, sweepTemporaries } from '../state/json.ts';
+import { rotateEvents } from '../state/events.ts';
+import { isAnythingDamaged, soundFile } from '../state/files.ts';
+import { sweepTemporaries } from '../state/json.ts';
 import { sweepLocks } from '../state/lock.ts';
+import { kinds } from '../state/migrations.ts';
 import { paths, stateRoot } from '../state/paths.ts';
 import type { ContainerState, Definition } from './definition.ts';
 import { lingerArgv } from './argv.ts';
+import { recordDestruction } from './events.ts';
+import { definitionShape, stateShape } from './files.ts';
 import { finish } from './finish.ts';
 import { beginIndex, suspects } from './owners.ts';
+import { exitCodeOf } from './rebuild.ts';
 import { containerFiles, containerIds, isSettled, readContainer, readState } from './store.ts';
 import { sweepVolumes } from './volume-store.ts';
 
@@ -37,6 +43,8 @@ export async function reconcile(
     }
   };
   sweepLocks(fs.readdirSync(stateRoot()));
+  // A full disk is no reason to complain here: it loses events, which is said where they are described.
+  await rotateEvents().catch(() => {});
   sweepTemporaries(paths.networks());
   sweepTemporaries(paths.links());
   sweepTemporaries(stateRoot());
@@ -47,13 +55,22 @@ export async function reconcile(
     else if (entry.startsWith('.new-') && !creatorIsAlive(entry)) await attempt(async () => removeTree(folder));
   }
   await attempt(async () => sweepVolumes());
+  if (fs.existsSync(paths.ids())) {
+    const { sweepIds } = await import('./id-ranges.ts');
+    await attempt(() => sweepIds((id) => fs.existsSync(containerFiles(id).directory)));
+  }
   const ids = containerIds(entries);
   // A rename that was cut short, or the remains of one, leaves more names than containers.
   if (fs.readdirSync(paths.names()).length !== ids.length) {
     const { finishInterruptedRenames } = await import('./rename.ts');
     await attempt(finishInterruptedRenames);
   }
-  for (const id of unsettled(ids, looksAt)) await attempt(() => reclaim(id));
+  const left = unsettled(ids, looksAt);
+  listNetworks();
+  // Before anything is made of what damaged files seem to say.
+  if (isAnythingDamaged())
+    await attempt(async () => problems.push(...(await (await import('./heal.ts')).settleDamage())));
+  for (const id of left) await attempt(() => reclaim(id));
   if (listNetworks().some((network) => 'transient' in network)) {
     const { finishInterruptedChanges } = await import('../network/manage.ts');
     await attempt(finishInterruptedChanges);
@@ -87,8 +104,12 @@ export async function endAbandonedNetworks(lingering: Lingering): Promise<void> 
 
 /** Goes on with a deletion that was cut short, unless its process is still at it. */
 function sweepHalfDeleted(directory: string): void {
-  const state = readJson<ContainerState>(path.join(directory, 'state.json'));
-  if (state?.boot !== bootId() || !isAlive(state.owner)) removeTree(directory);
+  const state = soundFile(kinds.state, stateShape, path.join(directory, 'state.json'));
+  if (state?.boot === bootId() && isAlive(state.owner)) return;
+  // It may have been killed before it told of it. Whoever deletes tells first.
+  const definition = soundFile(kinds.definition, definitionShape, path.join(directory, 'definition.json'));
+  if (definition !== undefined) recordDestruction(definition, state, true);
+  removeTree(directory);
 }
 
 /** Folders being made carry their maker's pid: `.new-PID-START-…`. */
@@ -116,10 +137,7 @@ function restOf(definition: Definition, state: ContainerState): 'removed' | 'cre
 /** Exit code and time that the supervisor wrote down. */
 export function recordedEnding(id: string): { exitCode: number; finishedAt: string } | undefined {
   const { exit } = containerFiles(id);
-  try {
-    const exitCode = Number(fs.readFileSync(exit, 'latin1').trim());
-    return { exitCode, finishedAt: fs.statSync(exit).mtime.toISOString() };
-  } catch {
-    return undefined;
-  }
+  const exitCode = exitCodeOf(exit);
+  const finishedAt = fs.statSync(exit, { throwIfNoEntry: false })?.mtime.toISOString();
+  return exitCode === undefined || finishedAt === undefined ? undefined : { exitCode, finishedAt };
 }

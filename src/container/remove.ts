@@ -24,7 +24,7 @@ export async function removeContainer(
   for (;;) {
     if (await claimAtRest(id, !volumes)) {
       faultPoint('remove.claimed');
-      deleteContainer(id);
+      await deleteContainer(id);
       return;
     }
     const state = readState(id);

@@ -6,10 +6,14 @@ import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
 import { ip, type Step } from '../host/steps.ts';
 import { addressesOf } from '../network/attach.ts';
 import { planNames } from '../network/names.ts';
-import { readJson, writeJson } from '../state/json.ts';
+import { lastRecorded } from '../state/events.ts';
+import { readFile } from '../state/files.ts';
+import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
+import { kinds } from '../state/migrations.ts';
 import { paths } from '../state/paths.ts';
-import type { Definition } from './definition.ts';
+import { recordContainer } from './events.ts';
+import { type Renaming, renamingShape } from './files.ts';
 import { renameInLinks } from './links.ts';
 import { keepPeersInHosts } from './names.ts';
 import {
@@ -20,20 +24,15 @@ import {
   isSettled,
   namePattern,
   readContainer,
+  readDefinition,
   readSpec,
   readSteps,
   releaseName,
   requireContainer,
   reserveName,
   writeState,
+  writeSteps,
 } from './store.ts';
-
-/** `containers/<id>/renaming`: who is giving the container another name; void when that process is dead. */
-interface Renaming {
-  by: ProcessRef;
-  from: string;
-  to: string;
-}
 
 /**
  * Gives a container another name, also its network namespace while it runs.
@@ -70,8 +69,8 @@ export async function renameContainer(reference: string, wanted: string): Promis
       );
     }
     reserveName(to, id);
-    const entry: Renaming = { by: selfRef(), from, to };
-    writeJson(renamingFile(id), entry);
+    const entry: Renaming = { schema: 1, by: selfRef(), from, to };
+    writeJson(containerFiles(id).renaming, entry);
     return entry;
   });
   faultPoint('rename.reserved');
@@ -98,7 +97,7 @@ export async function finishInterruptedRenames(): Promise<void> {
 /** A name that was reserved by a process that was killed before it could say what for. */
 async function releaseStray(name: string, id: string): Promise<void> {
   await withLock(() => {
-    const definition = readJson<Definition>(containerFiles(id).definition);
+    const definition = readDefinition(id);
     if (definition !== undefined && definition.name !== name && readRenaming(id) === undefined) releaseName(name, id);
   });
 }
@@ -117,7 +116,11 @@ async function carryThrough(id: string, { from, to }: Renaming): Promise<void> {
     const container = readContainer(id);
     // It was removed meanwhile, with whatever of it there was.
     if (container === undefined) return false;
-    writeJson(containerFiles(id).definition, { ...container.definition, name: to });
+    const renamed = { ...container.definition, name: to };
+    // Whoever carries this on for a killed process tells of it only if that one has not.
+    if (container.definition.name !== to && lastRecorded(id, ['rename'])?.attributes.name !== to)
+      recordContainer(renamed, 'rename', { oldName: `/${from}` });
+    writeJson(containerFiles(id).definition, renamed);
     renameInHosts(id, from, to);
     // It may have ended and even been started anew in between, which took the namespace's second name away.
     if (container.state.netns === undefined || !fs.existsSync(namespaceFile(to))) return false;
@@ -141,7 +144,7 @@ async function carryThrough(id: string, { from, to }: Renaming): Promise<void> {
     const exists = readContainer(id) !== undefined;
     if (hadNamespace && exists && fs.existsSync(containerFiles(id).steps)) rewriteUndo(id, [to]);
     // The file first: once the old name is free another container may have it, and this is not to be carried on then.
-    fs.rmSync(renamingFile(id), { force: true });
+    fs.rmSync(containerFiles(id).renaming, { force: true });
     releaseName(from, id);
     if (!exists) releaseName(to, id);
   });
@@ -167,7 +170,7 @@ async function addNamespaceName(id: string, from: string, to: string, init: Proc
 async function rollBack(id: string, from: string, to: string): Promise<void> {
   await withLock(() => {
     if (readContainer(id) !== undefined && fs.existsSync(containerFiles(id).steps)) rewriteUndo(id, [from]);
-    fs.rmSync(renamingFile(id), { force: true });
+    fs.rmSync(containerFiles(id).renaming, { force: true });
     releaseName(to, id);
   });
 }
@@ -177,7 +180,7 @@ function rewriteUndo(id: string, names: readonly string[]): void {
   const steps = readSteps(id).map(
     (step): Step => (step.id === 'netns.add' ? { ...step, undo: names.map((name) => ip('netns', 'del', name)) } : step),
   );
-  writeJson(containerFiles(id).steps, steps, { durable: false });
+  writeSteps(id, steps);
   renameInLinks(id, names);
 }
 
@@ -207,8 +210,6 @@ async function renameInNetworks(id: string): Promise<void> {
 
 const namespaceFile = (name: string) => `/run/netns/${name}`;
 
-const renamingFile = (id: string) => `${containerFiles(id).directory}/renaming`;
-
 function readRenaming(id: string): Renaming | undefined {
-  return readJson<Renaming>(renamingFile(id));
+  return readFile(kinds.renaming, renamingShape, containerFiles(id).renaming);
 }

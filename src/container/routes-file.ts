@@ -1,23 +1,15 @@
-import path from 'node:path';
 import { addressesOf } from '../network/attach.ts';
 import type { Endpoint } from '../network/definition.ts';
 import { linksOf } from '../network/link-store.ts';
 import type { Reach, Route } from '../network/route.ts';
-import { readJson } from '../state/json.ts';
-import { paths } from '../state/paths.ts';
+import { readFile } from '../state/files.ts';
+import { kinds } from '../state/migrations.ts';
+import { containerFiles, type RoutesFile, routesFileShape } from './files.ts';
 
-/** The routes that a container was given on request: `containers/<id>/routes.json`. */
-export interface RoutesFile {
-  schema: 1;
-  routes: Route[];
-}
-
-export function routesFile(id: string): string {
-  return path.join(paths.container(id), 'routes.json');
-}
-
+/** The routes that a container was given on request. */
 export function readRoutes(id: string): Route[] {
-  return readJson<RoutesFile>(routesFile(id))?.routes ?? [];
+  const rest = ({ routes = [] }: Partial<RoutesFile>): RoutesFile => ({ schema: 1, routes });
+  return readFile(kinds.routes, routesFileShape, containerFiles(id).routes, rest)?.routes ?? [];
 }
 
 /** Whether a container has links or routes of its own, which its start has to make. Cheap. */

@@ -18,7 +18,8 @@ import { readNetwork } from '../network/store.ts';
 import { paths } from '../state/paths.ts';
 import { addressesOf, isSameRun, namespaceOf, networkInterfaces, reachOf, settledContainer } from './links.ts';
 import { attachmentsOf } from './networking.ts';
-import { readRoutes, type RoutesFile, routesFile } from './routes-file.ts';
+import { containerFiles, type RoutesFile } from './files.ts';
+import { readRoutes } from './routes-file.ts';
 import { type Container, readState, requireContainer } from './store.ts';
 
 type Known = PresentRoute & { family: 4 | 6 };
@@ -48,7 +49,7 @@ export async function addRoute(place: string, words: readonly string[]): Promise
       stale = !isSameRun(state, readState(id));
       if (stale) return undefined;
       const file: RoutesFile = { schema: 1, routes: [...readRoutes(id), route] };
-      return { steps, write: [[routesFile(id), file]] };
+      return { steps, write: [[containerFiles(id).routes, file]] };
     });
     if (!stale) return;
   }
@@ -124,7 +125,9 @@ export async function removeRoute(place: string, words: readonly string[]): Prom
     const rest = readRoutes(id).filter((route) => !(samePlace(route, found) && route.via === found.via));
     return {
       steps: step === undefined || !isSameRun(state, readState(id)) ? [] : [step],
-      restore: [[routesFile(id), rest.length === 0 ? null : ({ schema: 1, routes: rest } satisfies RoutesFile)]],
+      restore: [
+        [containerFiles(id).routes, rest.length === 0 ? null : ({ schema: 1, routes: rest } satisfies RoutesFile)],
+      ],
     };
   });
 }

@@ -1,35 +1,57 @@
 import fs from 'node:fs';
+import type { Holder } from '../host/holder.ts';
 import { attachForeground, type Foreground, SignalProxy } from './attach.ts';
 import { type Draft, writeContainer } from './create.ts';
 import { finish } from './finish.ts';
-import { startContainer } from './start.ts';
+import { startContainer, type StartMode } from './start.ts';
 import { atRest } from './stop.ts';
 import { containerFiles, requireContainer } from './store.ts';
 
+/** What may be said of a start besides. */
+type Further = Pick<StartMode, 'holder' | 'notice'>;
+
+/** Writes a container down, and meanwhile begins its user namespace if it is to have one. */
+async function write(draft: Draft): Promise<{ holder?: Promise<Holder> }> {
+  const { definition } = draft;
+  const holder =
+    definition.userns === undefined ? undefined : (await import('./in-user-namespace.ts')).beginHolding(definition);
+  try {
+    await writeContainer(draft, true);
+  } catch (error) {
+    (await holder?.catch(() => undefined))?.end();
+    throw error;
+  }
+  return { holder };
+}
+
 /** `run -d`: returns the id once the command runs; a supervisor stays with it. */
-export async function runDetached(draft: Draft): Promise<string> {
-  await writeContainer(draft, true);
-  await startDetached(draft.definition.id, 'removed');
+export async function runDetached(draft: Draft, notice?: StartMode['notice']): Promise<string> {
+  const { holder } = await write(draft);
+  await startDetached(draft.definition.id, 'removed', { holder, notice });
   return draft.definition.id;
 }
 
 /** Starts a container under a supervisor. */
-export async function startDetached(id: string, onFailure: 'removed' | 'created' | 'exited'): Promise<void> {
-  const { child } = await startContainer(id, { foreground: false, onFailure });
+export async function startDetached(
+  id: string,
+  onFailure: 'removed' | 'created' | 'exited',
+  further: Further = {},
+): Promise<void> {
+  const { child } = await startContainer(id, { foreground: false, onFailure, ...further });
   child.release();
 }
 
 /** `run` in the foreground: returns the command's exit code once everything is taken down again. */
-export async function runForeground(draft: Draft, options: { sigProxy: boolean }): Promise<number> {
-  await writeContainer(draft, true);
-  return startForeground(draft.definition.id, 'removed', options);
+export async function runForeground(draft: Draft, options: { sigProxy: boolean } & Further): Promise<number> {
+  const { holder } = await write(draft);
+  return startForeground(draft.definition.id, 'removed', { ...options, holder });
 }
 
 /** Starts a container in the foreground of this process and stays with it to its end. */
 export async function startForeground(
   id: string,
   onFailure: 'removed' | 'created' | 'exited',
-  { sigProxy }: { sigProxy: boolean },
+  { sigProxy, ...further }: { sigProxy: boolean } & Further,
 ): Promise<number> {
   const { definition } = requireContainer(id, true);
   const signals = new SignalProxy(sigProxy);
@@ -40,6 +62,7 @@ export async function startForeground(
       foreground: true,
       size,
       onFailure,
+      ...further,
       onReady: async (answer) => {
         foreground = await attachForeground(definition, answer, signals);
       },

@@ -2,7 +2,8 @@ import { sysctlName } from '../network/bridge.ts';
 import type { Endpoint } from '../network/definition.ts';
 import { adjustCapabilities, capabilityNames } from './capabilities.ts';
 import { usualShmSize } from './mount-options.ts';
-import type { OciDevice, OciMount, OciRlimit, OciSpec } from './oci.ts';
+import type { OciDevice, OciLinux, OciMount, OciRlimit, OciSpec } from './oci.ts';
+import { planPaths } from './system-paths.ts';
 
 /** What of a command line and an image decides the spec; everything is resolved and checked. */
 export interface SpecInput {
@@ -19,7 +20,13 @@ export interface SpecInput {
   capDrop: string[];
   privileged: boolean;
   noNewPrivileges: boolean;
-  seccomp: 'default' | 'unconfined';
+  seccomp: OciLinux['seccomp'];
+  /** `--security-opt apparmor`. */
+  apparmor?: string;
+  /** `--security-opt mask` and `unmask`, and this machine's paths that need hiding. */
+  mask: readonly string[];
+  unmask: readonly string[];
+  thermalThrottle: readonly string[];
   rlimits: OciRlimit[];
   sysctl: Record<string, string>;
   mounts: OciMount[];
@@ -36,26 +43,11 @@ export interface SpecInput {
   openFilesHard: number;
   /** The container shares another network namespace: its sysctls are not ours to set. */
   ownNetwork: boolean;
+  /** Ids of its user namespace; undefined in the host's. */
+  idCount?: number;
 }
 
 const containerInit = '/sbin/minirun-init';
-
-const masked = [
-  '/proc/acpi',
-  '/proc/asound',
-  '/proc/interrupts',
-  '/proc/kcore',
-  '/proc/keys',
-  '/proc/latency_stats',
-  '/proc/sched_debug',
-  '/proc/scsi',
-  '/proc/timer_list',
-  '/proc/timer_stats',
-  '/sys/devices/virtual/powercap',
-  '/sys/firmware',
-  '/sys/fs/selinux',
-];
-const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
 /** The nodes of /dev, besides the links, pts, mqueue and shm. */
 export const defaultDevices: readonly OciDevice[] = (
@@ -148,6 +140,7 @@ export function planSpec(input: SpecInput): OciSpec {
       },
       rlimits: withDefaultLimits(input.rlimits, input.openFilesHard),
       noNewPrivileges: input.noNewPrivileges,
+      ...(input.apparmor === undefined ? {} : { apparmorProfile: input.apparmor }),
     },
     // An outer place comes first, or it would hide what lies inside it: a volume on /etc, the file on /etc/hosts.
     mounts: [
@@ -155,22 +148,25 @@ export function planSpec(input: SpecInput): OciSpec {
       ...[...[...files, ...init].filter(isFree), ...input.mounts].toSorted((a, b) => depth(a) - depth(b)),
     ],
     linux: {
-      namespaces: (['pid', 'mount', 'uts', 'ipc', 'cgroup', 'network'] as const).map((type) => ({ type })),
-      sysctl: { ...(input.ownNetwork ? networkSysctls : {}), ...input.sysctl },
+      namespaces: [
+        ...(['pid', 'mount', 'uts', 'ipc', 'cgroup', 'network'] as const),
+        ...(input.idCount === undefined ? [] : (['user'] as const)),
+      ].map((type) => ({ type })),
+      sysctl: { ...(input.ownNetwork ? networkSysctls(input.idCount) : {}), ...input.sysctl },
       devices: withDefaultDevices(input.devices),
-      maskedPaths: input.privileged ? [] : masked,
-      readonlyPaths: input.privileged ? [] : readonlyPaths,
-      seccomp: input.privileged ? 'unconfined' : input.seccomp,
+      ...planPaths(input),
+      seccomp: input.seccomp,
     },
     annotations: input.labels,
   };
 }
 
 /** Ping without privileges, low ports without privileges: docker's settings. */
-const networkSysctls: Record<string, string> = {
-  'net.ipv4.ping_group_range': '0 2147483647',
+const networkSysctls = (groups = 2147483648): Record<string, string> => ({
+  // Only groups that there are: a user namespace has fewer.
+  'net.ipv4.ping_group_range': `0 ${groups - 1}`,
   'net.ipv4.ip_unprivileged_port_start': '0',
-};
+});
 
 /**
  * What interfaces of a network are to be like, sane for containers and for labs. Init sets it once they are there, before

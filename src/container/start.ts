@@ -3,25 +3,36 @@ import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
 import { applySteps } from '../host/executor.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { type Child, launch, launchBackground } from '../host/launch.ts';
+import type { Holder } from '../host/holder.ts';
 import { bootId, isAlive, type ProcessRef, processRef, selfRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import type { Endpoint, PublishedPort } from '../network/definition.ts';
 import { hasIpv6 } from '../network/facts.ts';
 import { connect, forgoBringUp, leaseAll } from '../network/lifecycle.ts';
-import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
+import { confinement } from './apparmor.ts';
 import { initEnvironment, unshareArgv } from './argv.ts';
 import type { ContainerState, Definition } from './definition.ts';
 import { planFiles, resolversFor } from './etc.ts';
+import { recordStart } from './events.ts';
 import { finish } from './finish.ts';
 import { loggerArgv } from './logger.ts';
+import type { OciLinux } from './oci.ts';
 import { readPipe } from './pipe.ts';
 import { type Enter, execMark, type Failure, type Prepare, type Ready, type Stdio } from './protocol.ts';
 import { isAtRest } from './status.ts';
 import { planContainerNames, settleNames } from './names.ts';
 import { namespaceName, type Networking, networkOf } from './networking.ts';
 import { hasLinks, linkIfnames, reachOfEndpoint } from './routes-file.ts';
-import { type Container, containerFiles, readSpec, readState, requireContainer, writeState } from './store.ts';
+import {
+  type Container,
+  containerFiles,
+  readSpec,
+  readState,
+  requireContainer,
+  writeState,
+  writeSteps,
+} from './store.ts';
 import { isPropagated } from './propagation.ts';
 import { interfaceSysctls } from './spec.ts';
 import { supervisorArgv } from './supervisor.ts';
@@ -40,6 +51,10 @@ export interface StartMode {
   size?: { height: number; width: number };
   /** Called with init's descriptors just before the command begins: the last moment to open their other ends. */
   onReady?: (ready: Ready) => Promise<void>;
+  /** Is told what is not as one might expect, a line each. */
+  notice?: (line: string) => void;
+  /** Of a container in a user namespace: the beginning of that, when it has been made. */
+  holder?: Promise<Holder>;
   /** What becomes of it when it cannot be started: `run` removes it, `start` puts it back. */
   onFailure: 'removed' | 'created' | 'exited';
 }
@@ -56,10 +71,12 @@ export interface StartMode {
 export async function startContainer(reference: string, mode: StartMode): Promise<Running> {
   const container = requireContainer(reference, true);
   const { id } = container.definition;
+  refuseDamaged(container.definition);
   try {
     await claimForStart(container);
     return await startClaimed(container, mode);
   } catch (error) {
+    (await mode.holder?.catch(() => undefined))?.end();
     try {
       await finish(
         id,
@@ -73,6 +90,16 @@ export async function startContainer(reference: string, mode: StartMode): Promis
   }
 }
 
+/** Nobody knows what a container was not to be allowed whose definition could be read in part only. */
+function refuseDamaged({ name, damaged }: Definition): void {
+  if (damaged !== true) return;
+  throw new MinirunError(
+    `cannot start container "${name}"`,
+    'its definition.json was damaged, and only a part of it could be read',
+    `Remove it (minirun rm -f ${name}), and create it again`,
+  );
+}
+
 async function startClaimed({ definition, state }: Container, mode: StartMode): Promise<Running> {
   const { id } = definition;
   const files = containerFiles(id);
@@ -84,37 +111,56 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   if (definition.volumes?.some(({ named }) => named === true))
     await (await import('./volume-mounts.ts')).mountVolumes(definition);
   await applySteps(planFiles({ definition }, spec.hostname, resolversFor(definition)));
+  spec.process.apparmorProfile = await confinement(spec.process.apparmorProfile, definition.privileged);
 
   // 2. Init boots and mounts while the network is made.
-  const unshare = unshareArgv(spec.mounts.some(isPropagated));
-  const supervised = mode.foreground ? undefined : supervisorArgv(definition, unshare);
+  const user =
+    definition.userns === undefined
+      ? undefined
+      : await (await import('./in-user-namespace.ts')).makeUserNamespace(definition, spec, network, mode.holder);
+  for (const line of user?.warnings ?? []) mode.notice?.(`warning: ${line}`);
+  const unshare = unshareArgv(user?.entry, spec.mounts.some(isPropagated));
+  const supervised = mode.foreground ? undefined : supervisorArgv(definition, user?.entry.owner, unshare);
   const stdio: Stdio = supervised?.stdio ?? foregroundStdio(definition);
   const child = launch(supervised?.argv ?? unshare, initEnvironment);
   try {
     faultPoint('process.launched');
     const overlay =
-      definition.rootfs === undefined ? { lower: definition.layers, upper: files.upper, work: files.work } : undefined;
+      definition.rootfs === undefined && user === undefined
+        ? { lower: definition.layers, upper: files.upper, work: files.work }
+        : undefined;
     if (mode.size !== undefined) spec.process.consoleSize = mode.size;
     // Init's mount namespace was copied before `ip netns add` mounts the name, so it looks through this process's root.
     const netns =
-      network.kind === 'own'
-        ? `/proc/${process.pid}/root/run/netns/${namespaceName(definition)}`
-        : network.kind === 'joined'
-          ? network.netns
-          : undefined;
-    child.send({ type: 'prepare', spec, overlay, netns, stdio } satisfies Prepare);
+      user !== undefined
+        ? undefined
+        : network.kind === 'own'
+          ? `/proc/${process.pid}/root/run/netns/${namespaceName(definition)}`
+          : network.kind === 'joined'
+            ? network.netns
+            : undefined;
+    child.send({
+      type: 'prepare',
+      spec: user?.spec ?? spec,
+      overlay,
+      netns,
+      staged: user !== undefined,
+      stdio,
+    } satisfies Prepare);
     const answer = child.receive();
     answer.catch(() => {});
 
     // 3. Meanwhile the network.
-    const { endpoints, ports } = await wire(definition, network, spec.hostname, (sysctl) =>
+    const { endpoints, ports } = await wire(definition, network, spec.hostname, user?.entry.holder, (sysctl) =>
       child.send({ type: 'enter', sysctl } satisfies Enter),
     );
 
     // 4. Go.
     const ready = readyOrFailure(child, await answer, files.unshareErrors);
+    user?.holder.end();
     const starting: ContainerState = {
       ...state,
+      unannounced: undefined,
       boot: bootId(),
       status: 'starting',
       owner: selfRef(),
@@ -127,7 +173,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     writeState(id, starting);
     faultPoint('init.ready');
     const status = await whileAlive(starting.init, async () => {
-      const opened = openStatus(ready);
+      const opened = openStatus(ready, spec.linux.seccomp);
       await mode.onReady?.(ready);
       if (!mode.foreground && definition.tty) await logTerminal(ready, files.log);
       return { opened };
@@ -144,6 +190,8 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
       const current = readState(id);
       if (current?.status !== 'starting')
         throw new MinirunError('cannot start the container', 'another process has taken it over');
+      recordStart(definition, starting, mode.foreground);
+      killPoint('start.announced');
       writeState(id, {
         ...starting,
         status: 'running',
@@ -162,6 +210,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   } catch (error) {
     // Init sees the socket close and ends, if it waits there still.
     child.release();
+    user?.holder.end();
     throw error;
   }
 }
@@ -171,6 +220,7 @@ async function wire(
   definition: Definition,
   network: Networking,
   hostname: string,
+  holder: number | undefined,
   enter: (sysctl: Record<string, string>) => void,
 ): Promise<{ endpoints: Endpoint[]; ports?: PublishedPort[] }> {
   const { id } = definition;
@@ -200,6 +250,7 @@ async function wire(
   const linked = hasLinks(id);
   await connect({
     netns,
+    holder,
     leases,
     further: [...names.steps, ...published],
     record: (steps) => recordSteps(id, steps),
@@ -245,7 +296,14 @@ async function claimForStart({ definition }: Container): Promise<void> {
   const self = selfRef();
   const isOurs = ({ owner }: ContainerState) => owner?.pid === self.pid && owner.start === self.start;
   const claim = (state: ContainerState) =>
-    writeState(id, { ...state, status: 'starting', owner: self, boot: bootId(), stoppedByUser: false });
+    writeState(id, {
+      ...state,
+      status: 'starting',
+      owner: self,
+      boot: bootId(),
+      stoppedByUser: false,
+      unannounced: undefined,
+    });
   // `run` has just made it, and nobody else touches one that is being created. But whoever puts something into an empty
   // volume looks, in a critical section, whether a container is about to mount it.
   const created = readState(id);
@@ -267,7 +325,7 @@ async function claimForStart({ definition }: Container): Promise<void> {
 
 /** Written before the first step is applied: a killed process then leaves a trail for whoever comes next. */
 function recordSteps(id: string, steps: readonly Step[]): void {
-  writeJson(containerFiles(id).steps, steps, { durable: false });
+  writeSteps(id, steps);
   faultPoint('steps.recorded');
 }
 
@@ -291,14 +349,18 @@ function readyOrFailure(child: Child, answer: Record<string, unknown> | undefine
  *
  * @returns the failure, or undefined when the command runs
  */
-export function openStatus(ready: Ready): Promise<Failure | undefined> {
+export function openStatus(ready: Ready, seccomp: OciLinux['seccomp']): Promise<Failure | undefined> {
   // Opened now, while init still waits and so has the other end.
   const fd = fs.openSync(`/proc/${ready.pid}/fd/${ready.fds.status}`, 'r');
   return readToEnd(fd).then((content) => {
     const line = content.split('\n').find((each) => each.startsWith('{'));
     if (line !== undefined) return JSON.parse(line) as Failure;
     if (content.startsWith(execMark)) return undefined;
-    return { type: 'failed', what: 'cannot start the container', why: 'its init process was killed', code: 125 };
+    const what = 'cannot start the container';
+    if (typeof seccomp === 'string') return { type: 'failed', what, why: 'its init process was killed', code: 125 };
+    const why =
+      'its init process was killed, probably by the seccomp profile, under which it has its last steps to take';
+    return { type: 'failed', what, why, remedy: 'Look into docs/security-options.md for what it needs', code: 125 };
   });
 }
 

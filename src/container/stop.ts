@@ -3,6 +3,7 @@ import { faultPoint } from '../host/fault.ts';
 import { bootId, isAlive, type ProcessRef, signalProcess } from '../host/process.ts';
 import { withLock } from '../state/lock.ts';
 import type { ContainerState, Status } from './definition.ts';
+import { recordContainer } from './events.ts';
 import { finish } from './finish.ts';
 import { reclaim } from './reconcile.ts';
 import { isAtRest } from './status.ts';
@@ -26,6 +27,7 @@ export async function stopContainer(
   const timeout = options.timeout ?? definition.stopTimeout;
   let told: ProcessRef | undefined;
   let killAt = Number.POSITIVE_INFINITY;
+  let hasKilled = false;
   await untilAtRest(id, Number.POSITIVE_INFINITY, async (state) => {
     if (state.status === 'restarting') {
       await finish(id, { exitCode: state.exitCode, finishedAt: state.finishedAt }, 'exited', { force: true });
@@ -33,13 +35,17 @@ export async function stopContainer(
       // While it is being started there is nobody to tell; and it may have been restarted since.
       if (!state.stoppedByUser) await markStopped(id);
       told = state.init;
-      signalProcess(told, timeout === 0 ? SIGKILL : (options.signal ?? definition.stopSignal));
+      const signal = timeout === 0 ? SIGKILL : (options.signal ?? definition.stopSignal);
+      if (signalProcess(told, signal)) recordContainer(definition, 'kill', { signal: String(signal) });
       faultPoint('stop.told');
       if (timeout > 0) killAt = Date.now() + timeout * 1000;
     } else if (Date.now() >= killAt) {
-      signalProcess(told, SIGKILL);
+      const isFirst = signalProcess(told, SIGKILL) && !hasKilled;
+      if (isFirst) recordContainer(definition, 'kill', { signal: String(SIGKILL) });
+      hasKilled ||= isFirst;
     }
   });
+  recordContainer(definition, 'stop');
 }
 
 /** Notes that the user wants it stopped, so that no restart policy starts it again; undefined when it is at rest. */
@@ -58,7 +64,8 @@ export async function killContainer(reference: string, signal: number): Promise<
   requireRunning(container, 'kill');
   const { id, stopSignal } = container.definition;
   if (signal === SIGKILL || signal === stopSignal || signal === 15) await markStopped(id);
-  signalProcess(container.state.init, signal);
+  if (signalProcess(container.state.init, signal))
+    recordContainer(container.definition, 'kill', { signal: String(signal) });
   // Docker's promise: after `kill` the container has ended.
   if (signal === SIGKILL) await atRest(id, 10_000);
 }

@@ -3,11 +3,24 @@ import path from 'node:path';
 import { MinirunError } from '../errors.ts';
 import { bootId, isAlive, selfRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
-import { readJson, writeJson } from '../state/json.ts';
+import { damaged, noteDamage, peekFile, readFile, setAside } from '../state/files.ts';
+import { writeJson } from '../state/json.ts';
+import { type Kind, kinds } from '../state/migrations.ts';
 import { paths } from '../state/paths.ts';
 import type { ContainerState, Definition } from './definition.ts';
+import {
+  containerFiles,
+  definitionShape,
+  fullId,
+  namePattern,
+  specShape,
+  stateShape,
+  type StepsFile,
+  stepsFileShape,
+} from './files.ts';
 import type { OciSpec } from './oci.ts';
 import { forgetOwner, noteOwner } from './owners.ts';
+import { rebuiltDefinition, rebuiltState } from './rebuild.ts';
 
 /** A container as the files say. */
 export interface Container {
@@ -15,50 +28,54 @@ export interface Container {
   state: ContainerState;
 }
 
-/** Files and folders of one container. */
-export const containerFiles = (id: string) => {
-  const directory = paths.container(id);
-  // Not path.join: commands that look at every container call this for each.
-  const file = (name: string) => `${directory}/${name}`;
-  return {
-    directory,
-    definition: file('definition.json'),
-    spec: file('config.json'),
-    state: file('state.json'),
-    steps: file('steps.json'),
-    exit: file('exit'),
-    unshareErrors: file('unshare.err'),
-    removing: file('removing'),
-    upper: file('upper'),
-    work: file('work'),
-    rootfs: file('rootfs'),
-    log: file('log'),
-    hosts: file('hosts'),
-    hostname: file('hostname'),
-    resolvConf: file('resolv.conf'),
-  };
-};
+export { containerFiles, namePattern } from './files.ts';
 
 const idPattern = /^[0-9a-f]{1,64}$/;
 
-/** What a container may be called: docker's rule. */
-export const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
-
 /** The ids of all containers, in no order. @param entries of their directory, where that has just been read */
 export function containerIds(entries: readonly string[] = fs.readdirSync(paths.containers())): string[] {
-  return entries.filter((entry) => /^[0-9a-f]{64}$/.test(entry));
+  return entries.filter((entry) => fullId.test(entry));
 }
 
 /** The container with that id; undefined when it is gone or only half there. */
 export function readContainer(id: string): Container | undefined {
-  const files = containerFiles(id);
-  const definition = readJson<Definition>(files.definition);
-  const state = readJson<ContainerState>(files.state);
+  const definition = readDefinition(id);
+  const state = readState(id);
   return definition && state && { definition, state };
 }
 
+/** What a container is; put together from what is left, when the file that says so is damaged. */
+export function readDefinition(id: string): Definition | undefined {
+  const { definition: file, state } = containerFiles(id);
+  const found = readFile(kinds.definition, definitionShape, file, (parts) => rebuiltDefinition(id, parts));
+  if (found === undefined) return isMissing(kinds.definition, file, state) ? rebuiltDefinition(id) : undefined;
+  // Not another container's: its name would be given back, its volumes removed.
+  if (found.id === id) return found;
+  const isOthers = () => peekFile(kinds.definition, definitionShape, file)?.id === found.id;
+  noteDamage(kinds.definition, file, 'is that of another container', isOthers);
+  return rebuiltDefinition(id);
+}
+
+/** Where a container is in its life; as far as it can be told, when the file that says so is damaged. */
 export function readState(id: string): ContainerState | undefined {
-  return readJson<ContainerState>(containerFiles(id).state);
+  const { state: file, definition } = containerFiles(id);
+  const rebuild = (parts: Partial<ContainerState> = {}) =>
+    rebuiltState({ id, name: readDefinition(id)?.name ?? id.slice(0, 12) }, parts);
+  return (
+    readFile(kinds.state, stateShape, file, rebuild) ??
+    (isMissing(kinds.state, file, definition) ? rebuild() : undefined)
+  );
+}
+
+/**
+ * Whether a file of a container has gone astray. A container comes and goes as a whole folder, so while the other file is
+ * there and this one is not, somebody else has taken it away.
+ */
+function isMissing(kind: Kind, file: string, other: string): boolean {
+  const isSo = () => fs.existsSync(other) && !fs.existsSync(file);
+  if (!isSo()) return false;
+  noteDamage(kind, file, 'is missing', isSo);
+  return true;
 }
 
 /** Writes a state. Not durable: it names processes and namespaces, which end with the power anyway. */
@@ -77,19 +94,37 @@ export function listContainers(): Container[] {
 }
 
 export function readSpec(id: string): OciSpec {
-  const spec = readJson<OciSpec>(containerFiles(id).spec);
+  const spec = findSpec(id);
   if (spec === undefined)
     throw new MinirunError(
       `cannot read container ${id.slice(0, 12)}`,
-      'its config.json is missing',
+      'its config.json is damaged or missing',
       `Remove it: minirun rm -f ${id.slice(0, 12)}`,
     );
   return spec;
 }
 
+/** The same for who can do without: undefined when it is damaged or missing. */
+export function findSpec(id: string): OciSpec | undefined {
+  // What only init looks at, init checks.
+  return readFile(kinds.spec, specShape, containerFiles(id).spec) as OciSpec | undefined;
+}
+
 /** What was, or was about to be, applied for the container. */
 export function readSteps(id: string): Step[] {
-  return readJson<Step[]>(containerFiles(id).steps) ?? [];
+  const rest = ({ steps = [] }: Partial<StepsFile>): StepsFile => ({ schema: 2, steps });
+  return readFile(kinds.steps, stepsFileShape, containerFiles(id).steps, rest)?.steps ?? [];
+}
+
+/** Whether steps that are needed to take a container down are not on record. */
+export function areStepsLost(id: string, { netns }: Pick<ContainerState, 'netns'>): boolean {
+  const { steps } = containerFiles(id);
+  return damaged.has(steps) || (netns !== undefined && !fs.existsSync(steps));
+}
+
+/** Writes down what is, or is about to be, applied. Not durable: it names what ends with the power. */
+export function writeSteps(id: string, steps: readonly Step[]): void {
+  writeJson(containerFiles(id).steps, { schema: 2, steps: [...steps] } satisfies StepsFile, { durable: false });
 }
 
 /** The id that a name, an id or the beginning of one stands for. */
@@ -113,7 +148,8 @@ export function findId(reference: string): string | undefined {
 /** The id that has reserved a name. */
 export function idOfName(name: string): string | undefined {
   try {
-    return fs.readlinkSync(paths.name(name));
+    const id = fs.readlinkSync(paths.name(name));
+    return fullId.test(id) ? id : undefined;
   } catch {
     return undefined;
   }
@@ -148,7 +184,11 @@ export function reserveName(name: string, id: string): void {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     }
     const holder = idOfName(name);
-    if (holder === undefined) continue;
+    if (holder === undefined) {
+      // Gone meanwhile, or not the link to an id that it has to be.
+      if (fs.lstatSync(paths.name(name), { throwIfNoEntry: false }) !== undefined) setAsideName(name);
+      continue;
+    }
     // The link outlives a process that was killed between the two removals.
     if (!fs.existsSync(containerFiles(holder).directory)) {
       releaseName(name, holder);
@@ -160,6 +200,12 @@ export function reserveName(name: string, id: string): void {
       `Remove or rename that one: minirun rm -f ${name}, or choose another --name`,
     );
   }
+}
+
+/** Moves away what lies in the place of a name and is none. */
+function setAsideName(name: string): void {
+  noteDamage(kinds.name, paths.name(name), 'is no link to an id', () => true);
+  setAside(paths.name(name));
 }
 
 /**

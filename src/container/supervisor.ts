@@ -33,19 +33,21 @@ finish() {
 const makeLog = '[ -d "$dir/log" ] || mkdir "$dir/log" || exit 1';
 
 /** Streams by way of two loggers, or appended to one file where there is none. */
-function pipedScript(openStdin: boolean, logger: boolean): string {
-  const stdin = openStdin ? `mkfifo -m 600 "$dir/in"; exec 7<>"$dir/in"; rm "$dir/in"` : 'exec 7</dev/null';
+function pipedScript(openStdin: boolean, logger: boolean, owner?: string): string {
+  // In a user namespace nobody may give a file away who is nobody himself: its root has to have it before.
+  const give = (...names: string[]) => (owner === undefined ? '' : `chown ${owner} ${names.join(' ')}; `);
+  const stdin = openStdin ? `mkfifo -m 600 "$dir/in"; ${give('"$dir/in"')}exec 7<>"$dir/in"; rm "$dir/in"` : ':';
   const end = `printf '${streamEnd.replaceAll('\u0004', '\\004')}\\n'`;
   if (!logger) {
     return `${common}${stdin}
-${makeLog}; exec 8>>"$dir/log/plain" 9>&8
+${makeLog}; exec 8>>"$dir/log/plain" 9>&8; ${give('"$dir/log/plain"')}
 "$@" 2>"$dir/unshare.err" & run=$!; exec 2>/dev/null 3>&- 7>&-; wait $run; finish $?`;
   }
   // FIFOs, not a pipeline: a pipeline would keep one more shell per stream. The supervisor opens both ends itself, by
   // way of one for reading and writing, which never waits: a logger that opened its end would wait for ever if this
   // shell were killed just then. The names go as soon as both ends are open. A dead logger must not end the supervisor.
   return `${common}${stdin}
-${makeLog}; mkfifo -m 600 "$dir/out" "$dir/err"
+${makeLog}; mkfifo -m 600 "$dir/out" "$dir/err"; ${give('"$dir/out"', '"$dir/err"')}
 exec 6<>"$dir/out" 4<"$dir/out" 8>"$dir/out" 6<>"$dir/err" 5<"$dir/err" 9>"$dir/err" 6>&-; rm "$dir/out" "$dir/err"
 $LOGGER_OUT <&4 3>&- 4>&- 5>&- 7>&- 8>&- 9>&- 2>/dev/null & o=$!
 $LOGGER_ERR <&5 3>&- 4>&- 5>&- 7>&- 8>&- 9>&- 2>/dev/null & e=$!
@@ -61,20 +63,24 @@ const terminalScript = `${common}
 /**
  * The supervisor's command line and the streams that init is to use.
  *
+ * @param owner who is to have them on the host, `UID:GID`
  * @param unshare the command that it waits for
  */
 export function supervisorArgv(
   definition: Definition,
+  owner?: string,
   unshare: readonly string[] = unshareArgv(),
 ): { argv: string[]; stdio: Stdio } {
   const { directory, log } = containerFiles(definition.id);
   const tail = ['minirun-supervisor', directory, definition.id, ownBinary, stateRoot(), ...unshare];
   if (definition.tty) return { argv: ['sh', '-c', terminalScript, ...tail], stdio: 'pty' };
   const loggers = { LOGGER_OUT: loggerArgv(`${log}/stdout`), LOGGER_ERR: loggerArgv(`${log}/stderr`) };
-  const script = pipedScript(definition.openStdin, loggers.LOGGER_OUT !== undefined)
+  const script = pipedScript(definition.openStdin, loggers.LOGGER_OUT !== undefined, owner)
     .replace('$LOGGER_OUT', () => shellWords(loggers.LOGGER_OUT))
     .replace('$LOGGER_ERR', () => shellWords(loggers.LOGGER_ERR));
-  return { argv: ['sh', '-c', script, ...tail], stdio: { ...fds } };
+  // Without -i not the host's /dev/null, which the container could change by way of its descriptor.
+  const stdin = definition.openStdin ? fds.stdin : 'null';
+  return { argv: ['sh', '-c', script, ...tail], stdio: { ...fds, stdin } };
 }
 
 function shellWords(argv: readonly string[] = []): string {

@@ -4,9 +4,12 @@ import { applySteps, undoSteps } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
 import { bootId, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
-import { readJson, writeJson } from '../state/json.ts';
+import { peekFile } from '../state/files.ts';
+import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
+import { kinds } from '../state/migrations.ts';
 import { paths } from '../state/paths.ts';
+import { volumeClaimShape } from './files.ts';
 import type { Definition } from './definition.ts';
 import { mountHolding } from './propagation.ts';
 import { isMountedBySomebody, readVolume, tmpfsOf, volumeData } from './volume-store.ts';
@@ -84,8 +87,9 @@ async function whileClaimed(name: string, work: () => Promise<void>): Promise<vo
 }
 
 function take(file: string): boolean {
-  const claim = readJson<Claim>(file);
-  if (claim !== undefined && claim.boot === bootId() && isAlive(claim)) return false;
+  const claim = peekFile(kinds.claim, volumeClaimShape, file);
+  if (claim !== undefined && claim.boot === bootId() && isAlive({ pid: claim.pid ?? 0, start: claim.start ?? 0 }))
+    return false;
   writeJson(file, { ...selfRef(), boot: bootId() } satisfies Claim, { durable: false });
   return true;
 }

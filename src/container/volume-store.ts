@@ -5,10 +5,14 @@ import { MinirunError } from '../errors.ts';
 import { faultPoint } from '../host/fault.ts';
 import { isAlive, selfRef } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
-import { readJson, writeJson } from '../state/json.ts';
+import { type Event, recordEvent } from '../state/events.ts';
+import { peekFile, readFile } from '../state/files.ts';
+import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
+import { kinds } from '../state/migrations.ts';
 import { paths } from '../state/paths.ts';
 import type { Definition } from './definition.ts';
+import { volumeShape } from './files.ts';
 import { tmpfsOptions } from './mount-options.ts';
 import { type Container, listContainers } from './store.ts';
 
@@ -42,13 +46,14 @@ export function readVolume(name: string): VolumeRecord | undefined {
   const stat = fs.statSync(paths.volume(name), { throwIfNoEntry: false });
   if (stat === undefined) return undefined;
   return (
-    readJson<VolumeRecord>(recordFile(paths.volume(name))) ?? {
+    readFile(kinds.volume, volumeShape, recordFile(paths.volume(name))) ?? {
       schema: 1,
       name,
       created: stat.mtime.toISOString(),
       labels: {},
       options: {},
-      anonymous: true,
+      // A volume whose file has been lost is kept, unless it never had a name of its own.
+      anonymous: /^[0-9a-f]{64}$/.test(name),
     }
   );
 }
@@ -126,6 +131,7 @@ export function publishVolume(directory: string, record: VolumeRecord): boolean 
     if (!['ENOTEMPTY', 'EEXIST'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
     return false;
   }
+  recordEvent(volumeEvent('create', record.name));
   faultPoint('volume.published');
   return true;
 }
@@ -229,7 +235,14 @@ export async function removeVolume(name: string): Promise<void> {
     return hide(name);
   });
   faultPoint('volume.moved');
-  if (trash !== undefined) removeTree(trash);
+  if (trash === undefined) return;
+  removeTree(trash);
+  recordEvent(volumeEvent('destroy', name));
+}
+
+/** Docker's event of a volume. */
+export function volumeEvent(action: 'create' | 'destroy', name: string): Event {
+  return { type: 'volume', action, id: name, attributes: { driver: 'local' } };
 }
 
 let serial = 0;
@@ -257,17 +270,18 @@ export function removeVolumesOf({ id, volumes = [] }: Definition): void {
     const trash = hide(name);
     if (trash === undefined) continue;
     // A container may have got it in between; it says so before it looks whether the volume is still there.
-    if (readJson<VolumeRecord>(recordFile(trash))?.shared === true && hasOtherUser(name, id)) {
+    if (peekFile(kinds.volume, volumeShape, recordFile(trash))?.shared === true && hasOtherUser(name, id)) {
       fs.renameSync(trash, paths.volume(name));
       continue;
     }
     removeTree(trash);
+    recordEvent(volumeEvent('destroy', name));
     faultPoint('volume.removed');
   }
 }
 
 function isSharedWithOthers(name: string, id: string): boolean {
-  return readJson<VolumeRecord>(recordFile(paths.volume(name)))?.shared === true && hasOtherUser(name, id);
+  return peekFile(kinds.volume, volumeShape, recordFile(paths.volume(name)))?.shared === true && hasOtherUser(name, id);
 }
 
 /** Whether another container has it that is not being removed as well. */

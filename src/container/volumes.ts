@@ -5,6 +5,7 @@ import { faultPoint } from '../host/fault.ts';
 import { launch, ownBinary } from '../host/launch.ts';
 import { removeTree } from '../host/remove-tree.ts';
 import { runDirectly } from '../host/tool.ts';
+import { recordEvent } from '../state/events.ts';
 import { settled, withLock } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
 import { initEnvironment } from './argv.ts';
@@ -20,6 +21,7 @@ import {
   refuseOther,
   shareVolume,
   volumeData,
+  volumeEvent,
   workplace,
 } from './volume-store.ts';
 
@@ -72,6 +74,7 @@ function makeOwn(name: string): void {
   fs.mkdirSync(volumeData(name));
   // mkdir(2) heeds the umask.
   fs.chmodSync(volumeData(name), 0o755);
+  recordEvent(volumeEvent('create', name));
   faultPoint('volume.made');
 }
 

@@ -1,9 +1,10 @@
-import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
-import { readJson } from '../state/json.ts';
+import { soundFile } from '../state/files.ts';
+import { kinds } from '../state/migrations.ts';
 import { Changes } from './changes.ts';
-import type { ContainerState } from './definition.ts';
+import { stateShape } from './files.ts';
+import { exitCodeOf } from './rebuild.ts';
 import { reclaim } from './reconcile.ts';
 import { isAtRest } from './status.ts';
 import { containerFiles, isSettled, readState, requireContainer } from './store.ts';
@@ -41,13 +42,9 @@ export async function waitForContainer(reference: string): Promise<number> {
 function recordedCode(id: string): number | undefined {
   const { directory } = containerFiles(id);
   for (const place of [directory, `${directory}.removing`]) {
-    try {
-      const text = fs.readFileSync(path.join(place, 'exit'), 'latin1').trim();
-      if (/^\d+$/.test(text)) return Number(text);
-    } catch {
-      // Not written yet, or gone.
-    }
+    const code = exitCodeOf(path.join(place, 'exit'));
+    if (code !== undefined) return code;
   }
-  const left = readJson<ContainerState>(path.join(`${directory}.removing`, 'state.json'));
+  const left = soundFile(kinds.state, stateShape, path.join(`${directory}.removing`, 'state.json'));
   return left !== undefined && isAtRest(left) ? left.exitCode : undefined;
 }

@@ -1,10 +1,13 @@
 import fs from 'node:fs';
 import path from 'node:path';
+import { messageOf } from '../errors.ts';
 import { runTool } from '../host/exec.ts';
 import { which } from '../host/launch.ts';
 import { bootId, isAlive, type ProcessRef } from '../host/process.ts';
-import { readJson } from '../state/json.ts';
+import { peekFile } from '../state/files.ts';
+import { kinds } from '../state/migrations.ts';
 import { paths, stateRoot } from '../state/paths.ts';
+import { object, optional, processShape, text } from '../state/shape.ts';
 import { type Check, isRoot, missing, ok, warning } from './check.ts';
 import { asRoot } from './packages.ts';
 
@@ -79,6 +82,8 @@ interface Owned {
   owner?: ProcessRef;
 }
 
+const ownedShape = object<Owned>({ status: text, boot: text, owner: optional(processShape) });
+
 function checkLeftovers(): Check {
   const name = 'leftovers';
   let entries: string[];
@@ -88,9 +93,12 @@ function checkLeftovers(): Check {
     const unreadable = (error as NodeJS.ErrnoException).code !== 'ENOENT';
     return unreadable ? warning(name, 'not looked for', 'sudo minirun doctor') : ok(name, 'none');
   }
-  const states = entries
-    .filter((entry) => /^[0-9a-f]{64}$/.test(entry))
-    .map((id) => ({ id, state: readJson<Owned>(path.join(paths.container(id), 'state.json')) }));
+  let states: { id: string; state: Partial<Owned> | undefined }[];
+  try {
+    states = readStates(entries);
+  } catch (error) {
+    return warning(name, messageOf(error), 'use the newer minirun');
+  }
   const dead = states.filter(({ state }) => state !== undefined && !isSettled(state));
   if (dead.length === 0) return ok(name, 'none');
   const ids = dead.map(({ id }) => id.slice(0, 12)).join(', ');
@@ -101,8 +109,14 @@ function checkLeftovers(): Check {
   );
 }
 
+function readStates(entries: readonly string[]) {
+  return entries
+    .filter((entry) => /^[0-9a-f]{64}$/.test(entry))
+    .map((id) => ({ id, state: peekFile(kinds.state, ownedShape, path.join(paths.container(id), 'state.json')) }));
+}
+
 /** Whether the container is at rest or its owner lives. */
-function isSettled({ status, boot, owner }: Owned): boolean {
+function isSettled({ status, boot, owner }: Partial<Owned>): boolean {
   if (status === 'created' || status === 'exited') return true;
   return boot === bootId() && isAlive(owner);
 }

@@ -6,6 +6,7 @@ const packages: Record<string, string> = {
   tc: 'iproute2',
   unshare: 'util-linux',
   nsenter: 'util-linux',
+  prlimit: 'util-linux',
   iptables: 'iptables',
   'iptables-save': 'iptables',
   'iptables-restore': 'iptables',

@@ -28,6 +28,19 @@ export interface Child {
  */
 export const ownBinary = process.argv[1]?.startsWith('/$bunfs/') ? process.execPath : '/minirun-is-not-compiled';
 
+/** How `launch` is told to hand this binary over as a descriptor: not every user may go where it lies. */
+const heldBinary = '/proc/self/fd/4';
+
+/**
+ * The command of an init that is to help from outside a container, in mounts of its own.
+ *
+ * @param inside a process whose user namespace it is to be in
+ */
+export function helperArgv(inside?: number): string[] {
+  if (inside === undefined) return ['unshare', '--mount', '--', ownBinary, 'init'];
+  return ['nsenter', '--target', String(inside), '--user', '--', 'unshare', '--mount', '--', heldBinary, 'init'];
+}
+
 /**
  * Starts `argv` with nothing of this process but a socket on file descriptor 3. execa has no two-way pipes beyond
  * stdio that survive `detached`, so this is Node's own spawn.
@@ -40,12 +53,14 @@ export function launch(
   const [command = '', ...args] = argv;
   const found = which(command);
   if (found === undefined) throw missingTool(command);
+  const binary = args.includes(heldBinary) ? fs.openSync(ownBinary, 'r') : undefined;
   const child = spawn(found, args, {
-    stdio: [stdin, 'ignore', 'pipe', 'pipe'],
+    stdio: [stdin, 'ignore', 'pipe', 'pipe', ...(binary === undefined ? [] : [binary])],
     detached: true,
     env: { PATH: toolPath, ...env },
     cwd: '/',
   });
+  if (binary !== undefined) fs.closeSync(binary);
   const socket = child.stdio[3] as Duplex;
   const diagnostics = child.stderr as Readable;
   let text = '';

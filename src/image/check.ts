@@ -1,13 +1,12 @@
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
-import { MinirunError, messageOf } from '../errors.ts';
-import { bytesBelow } from '../host/disk-usage.ts';
+import { messageOf } from '../errors.ts';
 import { paths } from '../state/paths.ts';
 import { deadClaims } from './claim.ts';
 import { type InUse, sweepImages } from './collect.ts';
 import { decompressed } from './compression.ts';
-import { algorithmOf, digestOf, hexOf, shortDigest } from './digest.ts';
+import { algorithmOf, hexOf, shortDigest } from './digest.ts';
 import {
   blobDirectory,
   blobPlace,
@@ -19,10 +18,11 @@ import {
   locked,
   namesOf,
   readIndex,
+  soundConfig,
   writeIndex,
 } from './index-file.ts';
-import type { Descriptor, OciImageConfig } from './manifest.ts';
-import { familiarName, isDigest, parseReference } from './reference.ts';
+import type { Descriptor } from './manifest.ts';
+import { familiarName, parseReference } from './reference.ts';
 import { stagings } from './staging.ts';
 
 /** Something in the store that is not as it should be. */
@@ -31,7 +31,7 @@ export interface Problem {
   what: string;
   remedy: string;
   /** What of it a repair takes out of the index; absent for what only lies about, or is not ours to delete. */
-  damaged?: { image?: string; layer?: string; blobOf?: string; manifestOf?: string; index?: true };
+  damaged?: { image?: string; layer?: string; blobOf?: string; manifestOf?: string };
   /** Whether it is gone when the store is swept. */
   isLeftover?: boolean;
 }
@@ -65,12 +65,9 @@ export async function checkImages({
 } = {}): Promise<CheckResult> {
   // One look under the lock: what lies there then and is not named is nobody's.
   const { index, problems } = await locked(() => {
-    const found: Problem[] = [];
-    const read = readIndexOr(found);
-    if (read !== undefined) found.push(...leftovers(read));
-    return { index: read, problems: found };
+    const read = readIndex();
+    return { index: read, problems: leftovers(read) };
   });
-  if (index === undefined) return { images: 0, layers: 0, archives: 0, problems };
   const images = layersOfImages(index);
   const damage = [...imageProblems(index, images), ...layerProblems(index, images)];
   const archives = Object.values(index.layers).filter(({ blob }) => blob !== undefined).length;
@@ -96,20 +93,6 @@ export async function checkImages({
   };
 }
 
-function readIndexOr(problems: Problem[]): Index | undefined {
-  try {
-    return readIndex();
-  } catch (error) {
-    if (!(error instanceof MinirunError)) throw error;
-    problems.push({
-      what: 'images/index.json is damaged',
-      remedy: 'Make a new one of the images that are whole, which loses their names: minirun system check --repair',
-      damaged: { index: true },
-    });
-    return undefined;
-  }
-}
-
 function isStillNamed(index: Index, layers: Layers, { damaged = {} }: Problem): boolean {
   const { image, layer, blobOf, manifestOf } = damaged;
   if (image !== undefined) return index.images[image] !== undefined;
@@ -122,17 +105,6 @@ function isStillNamed(index: Index, layers: Layers, { damaged = {} }: Problem): 
 function called(index: Index, id: string): string {
   const [name] = namesOf(index, id);
   return name === undefined ? `image ${shortDigest(id)}` : `image ${familiarName(parseReference(name))}`;
-}
-
-/** The config of an image, when it is what its id says. */
-function soundConfig(id: string): OciImageConfig | undefined {
-  try {
-    const text = fs.readFileSync(configPlace(id));
-    const config = JSON.parse(text.toString()) as OciImageConfig;
-    return digestOf(text) === id && config.rootfs.diff_ids.every(isDigest) ? config : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 /** The layers of each image whose config is what its id says. */
@@ -254,6 +226,11 @@ function leftovers(index: Index): Problem[] {
   for (const entry of entriesOf(paths.images())) {
     const place = path.join(paths.images(), entry);
     if (['index.json', 'configs', 'layers', 'blobs'].includes(entry) || /^\.(?:staging|claim)-/.test(entry)) continue;
+    if (entry.startsWith('index.json.damaged-')) {
+      const remedy = `See what was in it, and take it away: rm ${place}`;
+      stray.push({ what: `${inStore(place)}: an index that was damaged`, remedy });
+      continue;
+    }
     // It is written under the lock, which is ours now.
     if (entry.startsWith('.index.json.')) stray.push(leftover(place, 'a change that was cut short'));
     else stray.push({ what: `${inStore(place)}: minirun did not put it there`, remedy: `Take it away: ${place}` });
@@ -281,8 +258,7 @@ export async function repairImages(problems: readonly Problem[], inUse: InUse): 
   const left: Problem[] = problems.filter(({ damaged, isLeftover }) => damaged === undefined && isLeftover !== true);
   let mayInterfere = false;
   await locked(() => {
-    const isLost = problems.some(({ damaged }) => damaged?.index === true);
-    const index = isLost ? rebuiltIndex(inUse) : readIndex();
+    const index = readIndex();
     const layers = layersOfImages(index);
     for (const problem of problems) {
       const { image, layer, blobOf, manifestOf } = problem.damaged ?? {};
@@ -309,21 +285,4 @@ export async function repairImages(problems: readonly Problem[], inUse: InUse): 
 function dropImage(index: Index, id: string): void {
   for (const name of namesOf(index, id)) delete index.references[name];
   delete index.images[id];
-}
-
-/** What can be told from the files alone: images whose config is sound and whose layers are there. */
-function rebuiltIndex(inUse: InUse): Index {
-  const index: Index = { schema: 1, references: {}, images: {}, layers: {} };
-  for (const entry of entriesOf(configDirectory())) {
-    const id = `sha256:${path.basename(entry, '.json')}`;
-    const diffIds = soundConfig(id)?.rootfs.diff_ids;
-    if (diffIds === undefined) continue;
-    const here = diffIds.filter((diffId) => fs.existsSync(layerPlace(diffId)));
-    // What a container uses is kept as far as it is there.
-    if (here.length < diffIds.length && inUse(id) === undefined) continue;
-    for (const diffId of here) index.layers[diffId] ??= { size: bytesBelow(layerPlace(diffId)) };
-    const size = diffIds.reduce((sum, diffId) => sum + (index.layers[diffId]?.size ?? 0), 0);
-    index.images[id] = { size, stored: new Date().toISOString() };
-  }
-  return index;
 }

@@ -2,15 +2,22 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { bootId, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
-import { readJson, writeJson } from '../state/json.ts';
+import { Damage, examine } from '../state/files.ts';
+import { writeJson } from '../state/json.ts';
+import { kinds } from '../state/migrations.ts';
+import { removeTree } from '../host/remove-tree.ts';
 import { paths } from '../state/paths.ts';
+import { count, object, oneOf, text } from '../state/shape.ts';
 import { hexOf } from './digest.ts';
 import { locked } from './index-file.ts';
 import type { Staging } from './staging.ts';
 
 interface Claimant extends ProcessRef {
+  schema: 1;
   boot: string;
 }
+
+const claimShape = object<Claimant>({ schema: oneOf(1), boot: text, pid: count, start: count });
 
 /** Milliseconds between two looks at whether somebody else has finished. */
 const interval = 20;
@@ -63,7 +70,7 @@ async function untilGone(file: string, signal?: AbortSignal): Promise<void> {
 function take(file: string, staging: Staging): boolean {
   const own = staging.file('claim');
   if (!fs.existsSync(own)) {
-    const claimant: Claimant = { ...selfRef(), boot: bootId() };
+    const claimant: Claimant = { schema: 1, ...selfRef(), boot: bootId() };
     // Whole or not at all, on a full disk, too: an empty claim would be nobody's.
     writeJson(own, claimant, { durable: false });
   }
@@ -78,12 +85,8 @@ function take(file: string, staging: Staging): boolean {
 
 /** Undefined when there is no claim. One that a power cut has left without its content is that of a dead process. */
 function readClaim(file: string): Claimant | undefined {
-  try {
-    return readJson<Claimant>(file);
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-    return { pid: 0, start: 0, boot: '' };
-  }
+  const found = examine(kinds.claim, claimShape, file);
+  return found instanceof Damage ? { schema: 1, pid: 0, start: 0, boot: '' } : found;
 }
 
 const isAliveNow = (claimant: Claimant): boolean => claimant.boot === bootId() && isAlive(claimant);
@@ -92,7 +95,7 @@ const isAliveNow = (claimant: Claimant): boolean => claimant.boot === bootId() &
 async function free(file: string): Promise<void> {
   await locked(() => {
     const claimant = readClaim(file);
-    if (claimant !== undefined && !isAliveNow(claimant)) fs.rmSync(file, { force: true });
+    if (claimant !== undefined && !isAliveNow(claimant)) removeTree(file);
   });
 }
 
@@ -107,5 +110,5 @@ export function deadClaims(): string[] {
 
 /** Removes the claims of processes that are gone; under the lock. */
 export function sweepClaims(): void {
-  for (const file of deadClaims()) fs.rmSync(file, { force: true });
+  for (const file of deadClaims()) removeTree(file);
 }

@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
+import { type Event, recordEvents } from '../state/events.ts';
 import { paths } from '../state/paths.ts';
 import { hexOf, shortDigest } from './digest.ts';
 import {
@@ -19,6 +20,7 @@ import {
   writeIndex,
 } from './index-file.ts';
 import { sweepClaims } from './claim.ts';
+import { imageEvent } from './events.ts';
 import { familiarName, parseReference } from './reference.ts';
 import { pinned, Staging, sweepStaging } from './staging.ts';
 
@@ -103,7 +105,10 @@ async function collecting(change: (index: Index) => Removal, reclaimed?: (bytes:
       const layers = dropUnreachableLayers(index);
       reclaimed?.(layers.reduce((sum, { size, blob }) => sum + size + (blob?.size ?? 0), 0));
       // The index first: what nothing names is swept, whenever this process dies.
-      if (JSON.stringify(index) !== before) writeIndex(index);
+      if (JSON.stringify(index) !== before) {
+        writeIndex(index);
+        recordEvents(removalEvents(JSON.parse(before) as Index, index));
+      }
       killPoint('collect.indexed');
       removal.deleted.push(...discardUnreachable(index, trash));
       return removal;
@@ -112,6 +117,17 @@ async function collecting(change: (index: Index) => Removal, reclaimed?: (bytes:
     trash.remove();
     sweepStaging();
   }
+}
+
+/** Docker's events for what an index has lost. */
+function removalEvents(before: Index, after: Index): Event[] {
+  const names = Object.keys(before.references).filter((key) => after.references[key] === undefined);
+  return [
+    ...names.map((key) => imageEvent('untag', before.references[key]?.id ?? '', familiarName(parseReference(key)))),
+    ...Object.keys(before.images)
+      .filter((id) => after.images[id] === undefined)
+      .map((id) => imageEvent('delete', id)),
+  ];
 }
 
 /** Takes away the names that are to go. @throws MinirunError when docker would refuse */

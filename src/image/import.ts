@@ -2,13 +2,15 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import type { Readable } from 'node:stream';
 import { MinirunError, messageOf } from '../errors.ts';
+import { recordEvent } from '../state/events.ts';
 import { buildImage } from './build.ts';
 import { parseChanges } from './changes.ts';
 import { isUncompressed } from './compression.ts';
+import { imageEvent } from './events.ts';
 import type { Image } from './image.ts';
 import { unpackLayer } from './layer.ts';
 import { blobOf, keeping } from './layer-archive.ts';
-import { parseReference } from './reference.ts';
+import { familiarName, parseReference } from './reference.ts';
 import { sweepImages } from './collect.ts';
 
 /**
@@ -31,7 +33,7 @@ export async function importTarball(
   const config = parseChanges(changes);
   const stream = openArchive(source);
   await sweepImages();
-  return buildImage(
+  const image = await buildImage(
     { reference, config, created: new Date().toISOString(), comment: message ?? `Imported from ${source}` },
     async (directory, staging) => {
       const file = staging.file('archive.blob');
@@ -58,6 +60,8 @@ export async function importTarball(
       return { layer: { diffId, size, blob: await blobOf(file, { digest, size: length }) } };
     },
   );
+  recordEvent(imageEvent('import', image.id, reference && familiarName(reference)));
+  return image;
 }
 
 function openArchive(source: string): Readable {

@@ -1,14 +1,33 @@
+import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
-import { readJson, writeJson } from '../state/json.ts';
+import { bytesBelow } from '../host/disk-usage.ts';
+import { Damage, examine, readFile, soundFile } from '../state/files.ts';
+import { writeJson } from '../state/json.ts';
+import { kinds } from '../state/migrations.ts';
 import { paths } from '../state/paths.ts';
-import { algorithmOf, hexOf } from './digest.ts';
+import {
+  anything,
+  count,
+  either,
+  listOf,
+  mapOf,
+  object,
+  oneOf,
+  optional,
+  type Shape,
+  text,
+  textLike,
+  time,
+} from '../state/shape.ts';
+import { algorithmOf, digestOf, hexOf } from './digest.ts';
+import type { ImageConfig } from './image.ts';
 import type { Descriptor, OciImageConfig } from './manifest.ts';
 import { canonicalName, isDigest, parseReference } from './reference.ts';
 
 /** `images/index.json`: what is here and under which names. Read by anybody, changed under the lock. */
 export interface Index {
-  schema: 1;
+  schema: 2;
   /** By canonical name: with a tag, or with the digest under which a registry has given the image. */
   references: Record<string, Tag>;
   /** By id. An image that no name leads to is kept until somebody removes it. */
@@ -41,18 +60,87 @@ export interface LayerRecord {
   blob?: Descriptor;
 }
 
+const words = listOf(text);
+
+/** Go writes what is empty as null. */
+const orNull = (shape: Shape): Shape => optional(either(oneOf(null), shape));
+
+const digest: Shape = {
+  wrong: (value) => (typeof value === 'string' && isDigest(value) ? undefined : ': no digest'),
+};
+
+/** Names as `canonicalName` makes them. */
+const imageName = textLike(/^[a-zA-Z0-9.:[\]-]+\/[a-z0-9][a-z0-9._/-]*(:\w[\w.-]{0,127}|@[a-z0-9]+:[0-9a-f]+)$/);
+
+const descriptorShape = object<Descriptor>({
+  mediaType: text,
+  digest: digest,
+  size: count,
+  urls: anything,
+  annotations: anything,
+  platform: anything,
+});
+
+export const indexShape = object<Index>({
+  schema: oneOf(2),
+  references: mapOf(object<Tag>({ id: digest, standIn: optional(text) }), imageName),
+  images: mapOf(object<ImageRecord>({ size: count, stored: time, manifest: optional(descriptorShape) }), digest),
+  layers: mapOf(
+    object<LayerRecord>({ size: count, opaque: optional(oneOf(true)), blob: optional(descriptorShape) }),
+    digest,
+  ),
+});
+
+/** The index; of a damaged one what can be read, and what the files beside it say. */
 export function readIndex(): Index {
-  const index = readIntact<Partial<Index>>(indexFile());
-  return { schema: 1, references: {}, images: {}, layers: {}, ...index };
+  return (
+    readFile(kinds.index, indexShape, indexFile(), rebuiltIndex) ?? {
+      schema: 2,
+      references: {},
+      images: {},
+      layers: {},
+    }
+  );
 }
 
-function readIntact<T>(file: string): T | undefined {
-  try {
-    return readJson<T>(file);
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-    throw new MinirunError(`cannot read ${file}`, 'it is damaged', 'See minirun system check');
+let rebuilt: { of: string; index: Index } | undefined;
+
+/**
+ * An index of the images whose config and layers are here: names, sizes and archives as far as `parts` has them. What nothing
+ * names any more is left to be swept.
+ */
+export function rebuiltIndex(parts: Partial<Index> = {}): Index {
+  const of = JSON.stringify(parts);
+  // It takes a look at every file of a layer that is not in what is left.
+  if (rebuilt?.of === of) return structuredClone(rebuilt.index);
+  const { references = {}, images = {}, layers = {} } = parts;
+  const index: Index = { schema: 2, references: {}, images: {}, layers: {} };
+  for (const entry of entriesOf(configDirectory())) {
+    const id = `sha256:${path.basename(entry, '.json')}`;
+    const diffIds = isDigest(id) ? soundConfig(id)?.rootfs.diff_ids : undefined;
+    if (diffIds === undefined || !diffIds.every((diffId) => fs.existsSync(layerPlace(diffId)))) continue;
+    for (const diffId of diffIds) index.layers[diffId] ??= layers[diffId] ?? { size: bytesBelow(layerPlace(diffId)) };
+    const size = diffIds.reduce((sum, diffId) => sum + (index.layers[diffId]?.size ?? 0), 0);
+    index.images[id] = images[id] ?? { size, stored: new Date().toISOString() };
   }
+  for (const [name, tag] of Object.entries(references)) if (index.images[tag.id]) index.references[name] = tag;
+  rebuilt = { of, index };
+  return structuredClone(index);
+}
+
+/** The config of an image, when it is what its id says. */
+export function soundConfig(id: string): OciImageConfig | undefined {
+  try {
+    const content = fs.readFileSync(configPlace(id));
+    const config = JSON.parse(content.toString()) as OciImageConfig;
+    return digestOf(content) === id && config.rootfs.diff_ids.every(isDigest) ? config : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function entriesOf(directory: string): string[] {
+  return fs.existsSync(directory) ? fs.readdirSync(directory) : [];
 }
 
 /** Under the lock. */
@@ -85,9 +173,46 @@ export function blobPlace(digest: string): string {
   return path.join(blobDirectory(), algorithmOf(digest), hexOf(digest));
 }
 
-/** The OCI config of an image that is here. */
+const configOfImage = object<ImageConfig>({
+  Env: orNull(words),
+  Entrypoint: orNull(words),
+  Cmd: orNull(words),
+  WorkingDir: orNull(text),
+  User: orNull(text),
+  StopSignal: orNull(text),
+  Labels: orNull(mapOf(text)),
+  ExposedPorts: orNull(mapOf(anything)),
+  Volumes: orNull(mapOf(anything)),
+  Healthcheck: anything,
+  OnBuild: orNull(words),
+  Shell: orNull(words),
+  ArgsEscaped: anything,
+});
+
+/** What of a config is worked with here. */
+const configShape = object<Pick<OciImageConfig, 'architecture' | 'os' | 'config' | 'rootfs' | 'created'>>({
+  architecture: text,
+  os: text,
+  created: orNull(time),
+  config: orNull(configOfImage),
+  rootfs: object<OciImageConfig['rootfs']>({ type: anything, diff_ids: listOf(digest) }),
+});
+
+/**
+ * The OCI config of an image that is here.
+ *
+ * @throws MinirunError when it is damaged. It is not set aside: its name is its digest, and the next pull replaces it
+ */
 export function readConfig(id: string): OciImageConfig | undefined {
-  return readIntact<OciImageConfig>(configPlace(id));
+  const file = configPlace(id);
+  const found = examine(kinds.imageConfig, configShape, file);
+  if (!(found instanceof Damage)) return found;
+  throw new MinirunError(`cannot read ${file}`, 'it is damaged', 'See minirun system check');
+}
+
+/** The same for lists of images: undefined when it is missing or damaged. */
+export function findConfig(id: string): OciImageConfig | undefined {
+  return soundFile(kinds.imageConfig, configShape, configPlace(id));
 }
 
 /** Every name of an image. */

@@ -1,11 +1,13 @@
 import fs from 'node:fs';
 import type { Readable } from 'node:stream';
 import { MinirunError, messageOf } from '../errors.ts';
+import { recordEvents } from '../state/events.ts';
 import { readSettings } from '../state/settings.ts';
 import { type ArchiveFile, type ArchiveFiles, layoutDirectory, noImageArchive, readTar } from './archive-files.ts';
 import { claimed } from './claim.ts';
 import { sweepImages } from './collect.ts';
 import { hexOf, shortDigest } from './digest.ts';
+import { imageEvent } from './events.ts';
 import type { Image } from './image.ts';
 import { locked } from './index-file.ts';
 import { unpackLayer } from './layer.ts';
@@ -97,6 +99,7 @@ async function loadFrom(input: Input, staging: Staging, options: Options) {
     signal?.throwIfAborted();
     loaded.push({ image: await storeImage({ references: names, config, layers: [], manifest, staging }), names });
   }
+  recordEvents(loaded.map(({ image: { id } }) => imageEvent('load', id)));
   return loaded;
 }
 

@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
-import { launch, ownBinary } from '../host/launch.ts';
+import { helperArgv, launch } from '../host/launch.ts';
 import { processRef, signalProcess } from '../host/process.ts';
 
 /** What the helper says: `Reading`, `Packed` or `Failure` of container/protocol.ts, which images do not know. */
@@ -15,7 +15,7 @@ interface Answer {
 /** As in container/protocol.ts. */
 interface PackedRoot {
   overlay?: { lower: readonly string[] };
-  process?: { pid: number; start: number };
+  process?: { pid: number; start: number; inUserNamespace?: boolean };
 }
 
 /**
@@ -28,7 +28,8 @@ interface PackedRoot {
  * @throws MinirunError while it is read
  */
 export async function* packLayer(directory: string, from: PackedRoot = {}): AsyncGenerator<Buffer> {
-  const helper = launch(['unshare', '--mount', '--', ownBinary, 'init'], { MINIRUN_INIT: '1' });
+  const inside = from.process?.inUserNamespace ? from.process.pid : undefined;
+  const helper = launch(helperArgv(inside), { MINIRUN_INIT: '1' });
   const running = processRef(helper.pid);
   const answer = async (expected: string): Promise<Answer> => {
     const message = (await helper.receive()) as Answer | undefined;

@@ -1,7 +1,9 @@
 import { Readable } from 'node:stream';
 import zlib from 'node:zlib';
 import { MinirunError } from '../errors.ts';
+import { recordEvent } from '../state/events.ts';
 import { hexOf, shortDigest } from './digest.ts';
+import { transferEvent } from './events.ts';
 import { locked, namesOf, readConfig, readIndex } from './index-file.ts';
 import { writeHashed } from './layer-archive.ts';
 import { type Descriptor, mediaTypes } from './manifest.ts';
@@ -63,6 +65,7 @@ export async function pushImage(
     const { mediaType, body } = isSame ? image.manifest : makeManifest(id, config.length, layers);
     const digest = await repository.putManifest(tag, mediaType, body);
     await tagImage(id, [{ domain: reference.domain, path: reference.path, digest }]);
+    recordEvent(transferEvent('push', reference));
     return { digest, size: body.length };
   } finally {
     staging.remove();

@@ -6,8 +6,10 @@ import { pipeline } from 'node:stream/promises';
 import { Header } from 'tar/header';
 import { Pax } from 'tar/pax';
 import { MinirunError, messageOf } from '../errors.ts';
+import { recordEvents } from '../state/events.ts';
 import { decompressed } from './compression.ts';
 import { hexOf } from './digest.ts';
+import { imageEvent } from './events.ts';
 import { locate, noSuchImage, readIndex } from './index-file.ts';
 import { writeHashed } from './layer-archive.ts';
 import { mediaTypes } from './manifest.ts';
@@ -52,6 +54,7 @@ export async function saveImages(
     if (output !== undefined && format === 'oci-dir') await writeDirectory(members, output, signal);
     else if (output === undefined) await writeOut(tarOf(members, signal), signal);
     else await writeFile(tarOf(members, signal), output, signal);
+    recordEvents(images.map(({ id }) => imageEvent('save', id)));
   } finally {
     staging.remove();
   }

@@ -1,6 +1,8 @@
 import { MinirunError } from '../errors.ts';
 import { busyboxSource } from './busybox.ts';
+import { recordEvent } from '../state/events.ts';
 import { debianSource } from './debian.ts';
+import { transferEvent } from './events.ts';
 import { hostProgramsSource } from './host-programs.ts';
 import type { Image } from './image.ts';
 import { minirootfsSource } from './minirootfs.ts';
@@ -28,7 +30,9 @@ export async function obtainImage(
     try {
       // A pull does it itself, when it has said what it needs of what an earlier one has left.
       if (source.isRegistry !== true) await sweepImages();
-      return await source.obtain(reference, wanted, failed);
+      const image = await source.obtain(reference, wanted, failed);
+      recordEvent(transferEvent('pull', reference));
+      return image;
     } catch (error) {
       if (!(error instanceof SourceUnavailable)) throw error;
       failed.push(error);

@@ -2,12 +2,23 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { bootId, isAlive, selfRef } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
-import { readJson, writeJson } from '../state/json.ts';
+import { peekFile } from '../state/files.ts';
+import { writeJson } from '../state/json.ts';
+import { kinds } from '../state/migrations.ts';
 import { ensureStateRoot, paths } from '../state/paths.ts';
+import { listOf, object, oneOf, text } from '../state/shape.ts';
 
 let serial = 0;
 
 const pinsFile = 'pins.json';
+
+/** Layers that a running process needs, though no image names them yet. */
+interface Pins {
+  schema: 2;
+  layers: string[];
+}
+
+const pinsShape = object<Pins>({ schema: oneOf(2), layers: listOf(text, { partly: true }) });
 
 /**
  * A directory in which something is made that is then renamed into the store, or was taken out of it to be deleted. Its
@@ -42,7 +53,7 @@ export class Staging {
    * Under the lock: a sweep that is at it must not have looked already.
    */
   pin(diffIds: readonly string[]): void {
-    writeJson(this.file(pinsFile), diffIds, { durable: false });
+    writeJson(this.file(pinsFile), { schema: 2, layers: [...diffIds] } satisfies Pins, { durable: false });
   }
 
   remove(): void {
@@ -73,7 +84,7 @@ export function stagings(): { directory: string; alive: boolean }[] {
 /** The layers that running processes have pinned. */
 export function pinned(): string[] {
   return stagings().flatMap(({ directory, alive }) =>
-    alive ? (readJson<string[]>(path.join(directory, pinsFile)) ?? []) : [],
+    alive ? (peekFile(kinds.pins, pinsShape, path.join(directory, pinsFile))?.layers ?? []) : [],
   );
 }
 

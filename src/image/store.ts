@@ -8,6 +8,7 @@ import {
   blobPlace,
   configDirectory,
   configPlace,
+  findConfig,
   type Index,
   layerDirectory,
   layerPlace,
@@ -89,8 +90,8 @@ export function listImages(): ImageListing[] {
   const index = readIndex();
   return Object.entries(index.images)
     .flatMap(([id, { size, stored }]): ImageListing[] => {
-      const config = readConfig(id);
-      const about = { id, size, created: config?.created ?? stored, labels: config?.config.Labels ?? {} };
+      const config = findConfig(id);
+      const about = { id, size, created: config?.created ?? stored, labels: config?.config?.Labels ?? {} };
       const names = namesOf(index, id);
       if (names.length === 0) return [about];
       return rowsOf(names).map(({ name, digest }) => {

@@ -1,4 +1,4 @@
-import { type Index, namesOf, readConfig, readIndex } from './index-file.ts';
+import { type Index, namesOf, findConfig, readIndex } from './index-file.ts';
 import { familiarRepository, parseReference } from './reference.ts';
 
 /** What one image takes of the disk, in bytes of files. */
@@ -45,7 +45,7 @@ export interface StoreUsage {
 export function storeUsage(isUsed: (id: string) => boolean): StoreUsage {
   const index = readIndex();
   const ids = Object.keys(index.images);
-  const layersOf = new Map(ids.map((id) => [id, [...new Set(readConfig(id)?.rootfs.diff_ids ?? [])]]));
+  const layersOf = new Map(ids.map((id) => [id, [...new Set(findConfig(id)?.rootfs.diff_ids ?? [])]]));
   const owners = new Map<string, number>();
   for (const diffIds of layersOf.values())
     for (const diffId of diffIds) owners.set(diffId, (owners.get(diffId) ?? 0) + 1);
@@ -94,7 +94,7 @@ function usageOf(
   return {
     id,
     ...(reference === undefined ? {} : { repository: familiarRepository(reference), tag: reference.tag }),
-    created: readConfig(id)?.created ?? index.images[id]?.stored ?? '',
+    created: findConfig(id)?.created ?? index.images[id]?.stored ?? '',
     size,
     shared: size - unique,
     unique,

@@ -3,7 +3,9 @@ import path from 'node:path';
 import { capabilityNames } from '../container/capabilities.ts';
 import type { OciProcess } from '../container/oci.ts';
 import { execMark } from '../container/protocol.ts';
+import type { Filter } from '../seccomp/index.ts';
 import { failure, InitError } from './failure.ts';
+import { type Label, takeLabel } from './label.ts';
 import * as libc from './libc.ts';
 import { resolveUser } from './user.ts';
 
@@ -19,11 +21,12 @@ export interface Streams {
 /**
  * The last steps, the same for the first process of a container and for `exec`: inside the root, turn this process
  * into the command. The order matters: seccomp comes before the capabilities are dropped, because without
- * no_new_privs loading a filter takes CAP_SYS_ADMIN, and after everything that the filter forbids.
+ * no_new_privs loading a filter takes CAP_SYS_ADMIN, and after everything that the filter forbids. The fewer calls come
+ * after it the better: a profile of the user's may know nothing of them.
  */
 export function become(
   target: OciProcess,
-  filter: Uint8Array | undefined,
+  { filter, label }: { filter: Filter | undefined; label: Label | undefined },
   streams: Streams,
   status: number,
   awaitGo: () => void,
@@ -45,12 +48,21 @@ export function become(
 
   const file = findCommand(target.args[0] ?? '', env);
   if (target.noNewPrivileges) libc.prctl(libc.PR.SET_NO_NEW_PRIVS, 1);
-  if (filter !== undefined && !target.noNewPrivileges) libc.loadSeccomp(filter);
-  takeIdentity(user, target);
-  if (filter !== undefined && target.noNewPrivileges) libc.loadSeccomp(filter);
-  // A change of credentials has cleared it: the command must die with `unshare` (prctl(2), PR_SET_PDEATHSIG).
-  libc.prctl(libc.PR.SET_PDEATHSIG, 9);
+  if (label !== undefined) takeLabel(label);
   libc.resetSignals();
+  const drop = planDrop(target);
+  const load = () => {
+    if (filter !== undefined) libc.loadSeccomp(filter.program, filter.flags);
+  };
+  try {
+    if (!target.noNewPrivileges) load();
+    takeIdentity(user, drop);
+    // A change of credentials has cleared it: the command must die with `unshare` (prctl(2), PR_SET_PDEATHSIG).
+    libc.prctl(libc.PR.SET_PDEATHSIG, 9);
+  } catch (error) {
+    throw filter === undefined ? error : forbidden(error);
+  }
+  if (target.noNewPrivileges) load();
   awaitGo();
   fs.writeSync(status, execMark);
   try {
@@ -58,6 +70,16 @@ export function become(
   } catch (error) {
     reportAndExit(status, notInvoked(target.args[0] as string, error as libc.SyscallError));
   }
+}
+
+/** The error of a call that the filter, loaded just before, refused; any other as it is. */
+function forbidden(error: unknown): unknown {
+  if (!(error instanceof libc.SyscallError) || !['EPERM', 'EACCES', 'ENOSYS'].includes(error.code)) return error;
+  return new InitError(
+    'cannot drop privileges',
+    `the seccomp profile does not allow ${error.call}`,
+    'Allow it in the profile, or add --security-opt no-new-privileges, with which the profile is loaded later',
+  );
 }
 
 /** Tells minirun why there will be no command, and ends this process with docker's code for it. */
@@ -118,17 +140,46 @@ function giveTo(fd: number, uid: number, gid: number): void {
   const isTerminal = stat.isCharacterDevice() && stat.rdev >> 8 >= 136;
   if (!stat.isFIFO() && !isTerminal) return;
   if (stat.uid === uid) return;
-  // A terminal keeps its group `tty`: mesg(1) and write(1) rely on it.
-  fs.fchownSync(fd, uid, isTerminal ? stat.gid : gid);
+  try {
+    // A terminal keeps its group `tty`: mesg(1) and write(1) rely on it.
+    fs.fchownSync(fd, uid, isTerminal ? stat.gid : gid);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
+    throw new InitError(
+      `cannot run as user ${uid}, group ${gid}`,
+      "the container's user namespace has no such id",
+      'Give it more with --userns, or another user with -u',
+    );
+  }
 }
 
-/** Drops everything that the process may not have: bounding set first, while it still may. */
-function takeIdentity(user: { uid: number; gid: number; groups: number[] }, target: OciProcess): void {
+/** What a process may have, as bits; the rest is dropped. */
+interface Drop {
+  bounding: bigint;
+  effective: bigint;
+  permitted: bigint;
+  inheritable: bigint;
+}
+
+function planDrop(target: OciProcess): Drop {
   // By system calls alone: /proc is the container's by now.
   const own = libc.permittedCapabilities();
   const set = (names: readonly string[]) =>
     names.reduce((bits, name) => bits | (1n << BigInt(capabilityNames.indexOf(name))), 0n) & own;
-  const bounding = set(target.capabilities.bounding);
+  const { bounding, effective, permitted, inheritable } = target.capabilities;
+  return {
+    bounding: set(bounding),
+    effective: set(effective),
+    permitted: set(permitted),
+    inheritable: set(inheritable),
+  };
+}
+
+/** Drops everything that the process may not have: bounding set first, while it still may. */
+function takeIdentity(
+  user: { uid: number; gid: number; groups: number[] },
+  { bounding, effective, permitted, inheritable }: Drop,
+): void {
   for (let number = 0; libc.isCapability(number); number++) {
     if ((bounding & (1n << BigInt(number))) === 0n) libc.prctl(libc.PR.CAPBSET_DROP, number);
   }
@@ -136,9 +187,8 @@ function takeIdentity(user: { uid: number; gid: number; groups: number[] }, targ
   libc.setIds(user.uid, user.gid, user.groups);
   libc.prctl(libc.PR.SET_KEEPCAPS, 0);
   // An ordinary user starts without effective ones, as after any setuid(2); setuid programs still get them.
-  const effective = user.uid === 0 ? set(target.capabilities.effective) : 0n;
-  const permitted = user.uid === 0 ? set(target.capabilities.permitted) : 0n;
-  libc.setCapabilities(effective, permitted, set(target.capabilities.inheritable));
+  const isRoot = user.uid === 0;
+  libc.setCapabilities(isRoot ? effective : 0n, isRoot ? permitted : 0n, inheritable);
 }
 
 /** The file that a command name stands for: execvp(3)'s search of PATH. */

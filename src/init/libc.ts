@@ -409,7 +409,9 @@ export function setUmask(mask: number): void {
   libc.umask(mask);
 }
 
-const O_PATH = 0o10000000;
+export const O_PATH = 0o10000000;
+/** Major 1, minor 3: Documentation/admin-guide/devices.txt. */
+export const nullDevice = (1 << 8) | 3;
 const O_CLOEXEC = 0o2000000;
 const RESOLVE_IN_ROOT = 0x10;
 const RESOLVE_NO_MAGICLINKS = 0x02;
@@ -499,9 +501,9 @@ export function setCapabilities(effective: bigint, permitted: bigint, inheritabl
 }
 
 /** Installs a seccomp filter, an array of struct sock_filter: seccomp(2). */
-export function loadSeccomp(program: Uint8Array): void {
+export function loadSeccomp(program: Uint8Array, flags: number): void {
   const header = new BigUint64Array([BigInt(program.byteLength / 8), BigInt(ptr(program))]);
-  syscall('seccomp', undefined, 1, 0, ptr(header));
+  syscall('seccomp', undefined, 1, flags, ptr(header));
 }
 
 /** execve(2): does not return. @throws SyscallError when the kernel refuses */

@@ -1,8 +1,11 @@
 import fs from 'node:fs';
+import type { OciLinux, OciProcess } from '../container/oci.ts';
 import type { Enter, Go, Join, Prepare, Ready, Request } from '../container/protocol.ts';
+import type { Filter } from '../seccomp/index.ts';
 import { become, reportAndExit } from './become.ts';
 import { receive, send } from './channel.ts';
 import { failure, InitError } from './failure.ts';
+import { openLabel } from './label.ts';
 import * as libc from './libc.ts';
 import { detachShared, protectOwnBinary, Rootfs } from './mounts.ts';
 import { mountOverlay } from './overlay.ts';
@@ -60,12 +63,15 @@ function awaitGo(): void {
 }
 
 async function prepare(
-  { spec, overlay, netns, stdio }: Prepare,
+  { spec, overlay, netns, staged, stdio }: Prepare,
   status: { read: number; write: number },
 ): Promise<void> {
   const detached = detachShared(spec.mounts);
   // 1. The root filesystem, and a mount of it on itself: pivot_root wants a mount point.
-  if (overlay === undefined) {
+  if (staged) {
+    // As it came from the host's user namespace it is locked, and cannot be moved (mount_namespaces(7)).
+    libc.mount(spec.root.path, spec.root.path, '', libc.MS.BIND | libc.MS.REC, '');
+  } else if (overlay === undefined) {
     libc.mount(spec.root.path, spec.root.path, '', libc.MS.BIND | libc.MS.REC, '');
     libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.NODEV, '');
   } else {
@@ -81,12 +87,14 @@ async function prepare(
     if (entry.destination === '/dev' && entry.type === 'tmpfs') root.populateDev(spec.linux.devices);
   }
   libc.setHostname(spec.hostname);
-  const { streams, fds } = makeStreams(stdio, root.nameOf('/dev/pts'), spec.process.consoleSize);
+  const names = [root.nameOf('/dev'), root.nameOf('/dev/pts')] as const;
+  const { streams, fds } = makeStreams(stdio, names, spec.process.consoleSize);
   if (streams.terminal !== undefined) root.mountConsole(streams.stdin);
   root.makeDirectory(spec.process.cwd);
   for (const directory of spec.linux.readonlyPaths) if (directory !== '/proc/sys') root.makeReadonly(directory);
   for (const file of spec.linux.maskedPaths) if (!needsNetwork(file)) root.mask(file);
-  const filter = spec.linux.seccomp === 'default' ? await seccompFilter(spec.process.capabilities.bounding) : undefined;
+  const filter = await filterOf(spec.linux.seccomp, spec.process);
+  const label = openLabel(spec.process.apparmorProfile);
 
   // 3. The network is being wired by minirun meanwhile; its namespace and interfaces come first.
   handedOver = { status: status.read, ...fds };
@@ -100,32 +108,36 @@ async function prepare(
   if (spec.linux.readonlyPaths.includes('/proc/sys')) root.makeReadonly('/proc/sys');
   for (const file of spec.linux.maskedPaths) if (needsNetwork(file)) root.mask(file);
   if (spec.root.readonly) root.makeRootReadonly();
-  protectOwnBinary();
+  // In a user namespace it is read-only already, and nobody in there could change that.
+  if (!staged) protectOwnBinary();
 
   // 5. The old root goes away, and this process becomes the command, once the network is complete.
   root.enter();
   libc.pivotRootHere();
-  become(spec.process, filter, streams, status.write, awaitGo);
+  become(spec.process, { filter, label }, streams, status.write, awaitGo);
 }
 
 async function join(request: Join, status: { read: number; write: number }): Promise<void> {
-  protectOwnBinary();
+  // Whoever is root in a user namespace is nobody to the files of the host: no protection is needed, and none possible.
+  if (!request.inUserNamespace) protectOwnBinary();
   // Threads share root and working directory, and a process that shares them may not enter a mount namespace.
   libc.unshare(libc.CLONE_FS);
   const own = Number(fs.readlinkSync('/proc/self'));
+  const label = openLabel(request.process.apparmorProfile);
   libc.enterNamespace(`/proc/${request.pid}/ns/mnt`);
   process.chdir('/');
-  const filter = request.seccomp === 'default' ? await seccompFilter(request.process.capabilities.bounding) : undefined;
-  const { streams, fds } = makeStreams(request.stdio, '/dev/pts', request.process.consoleSize);
+  const filter = await filterOf(request.seccomp, request.process);
+  const { streams, fds } = makeStreams(request.stdio, ['/dev', '/dev/pts'], request.process.consoleSize);
   handedOver = { status: status.read, ...fds };
   send({ type: 'ready', pid: own, fds: handedOver });
-  become(request.process, filter, streams, status.write, awaitGo);
+  become(request.process, { filter, label }, streams, status.write, awaitGo);
 }
 
 /** The compiled seccomp filter; loaded lazily because `--privileged` does without. */
-async function seccompFilter(capabilities: readonly string[]): Promise<Uint8Array> {
-  const { seccompProgram } = await import('./seccomp/index.ts');
-  return seccompProgram(capabilities);
+async function filterOf(seccomp: OciLinux['seccomp'], { capabilities }: OciProcess): Promise<Filter | undefined> {
+  if (seccomp === 'unconfined') return undefined;
+  const { seccompFilter } = await import('../seccomp/index.ts');
+  return seccompFilter(seccomp, capabilities.bounding);
 }
 
 /** Writes a sysctl of the container's namespaces. */

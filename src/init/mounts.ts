@@ -11,6 +11,8 @@ import {
   mknodAt,
   mount,
   newMount,
+  nullDevice,
+  O_PATH,
   openInRoot,
   openPlainly,
   placeMount,
@@ -193,7 +195,7 @@ export class Rootfs {
     } finally {
       if (target !== undefined) fs.closeSync(target);
     }
-    if (systemPlaces.has(destination) && entry.type !== 'bind') this.held.set(destination, made);
+    if (systemPlaces.has(destination)) this.held.set(destination, made);
     else fs.closeSync(made);
   }
 
@@ -275,7 +277,6 @@ export class Rootfs {
     symlinkAt('/proc/self/fd/0', dev, 'stdin');
     symlinkAt('/proc/self/fd/1', dev, 'stdout');
     symlinkAt('/proc/self/fd/2', dev, 'stderr');
-    symlinkAt('/proc/kcore', dev, 'core');
     fs.closeSync(dev);
   }
 
@@ -343,10 +344,11 @@ export class Rootfs {
   /** The container's /dev/null, which init has just made, checked to be that device (CVE-2025-31133). */
   private ownNull(): number {
     if (this.null_ === undefined) {
-      this.null_ = this.open('/dev/null');
-      const stat = fs.fstatSync(this.null_);
-      if (!stat.isCharacterDevice() || stat.rdev !== ((1 << 8) | 3))
+      const found = this.openExisting('/dev/null');
+      const stat = found === undefined ? undefined : fs.fstatSync(found);
+      if (stat?.isCharacterDevice() !== true || stat.rdev !== nullDevice)
         throw new InitError("the container's /dev/null is not the null device");
+      this.null_ = found as number;
     }
     return this.null_;
   }
@@ -419,8 +421,6 @@ function copySource(entry: OciMount): number {
     fs.closeSync(source);
   }
 }
-
-const O_PATH = 0o10000000;
 
 function openSource({ source, destination, subpath }: OciMount): number {
   const missing = (what: string) =>

@@ -1,6 +1,6 @@
 import { ip, type IpCommand, ipIn, type Step } from '../host/steps.ts';
 import { blockOf, contains, hostIfnameOf, macOf, parseAddress, parseSubnet } from './address.ts';
-import { planLinkLocal, withoutIpv6 } from './bridge.ts';
+import { planLinkLocal, sysctlName, withoutIpv6 } from './bridge.ts';
 import type { Attachment, Endpoint, InterfaceAddress, Network } from './definition.ts';
 import type { Allocated } from './ipam.ts';
 
@@ -60,13 +60,17 @@ export function gatewayEndpoint(endpoints: readonly Endpoint[], family: 'ipv4' |
   return inOrder(endpoints).find((endpoint) => endpoint[family]?.gateway !== undefined);
 }
 
-/** Steps that make a named network namespace with nothing but a loopback interface. */
-export function planNamespace(netns: string): Step[] {
+/**
+ * Steps that make a named network namespace with nothing but a loopback interface.
+ *
+ * @param holder pid of a process whose namespace is to get the name, where there is one already
+ */
+export function planNamespace(netns: string, holder?: string): Step[] {
   return [
     {
       id: 'netns.add',
-      why: `A network namespace is a network stack of its own: interfaces, routes, rules. The name ${netns} lets "ip -n ${netns}" and "ip netns exec ${netns}" find it.`,
-      apply: [ip('netns', 'add', netns)],
+      why: `A network namespace is a network stack of its own: interfaces, routes, rules. The name ${netns} lets "ip -n ${netns}" and "ip netns exec ${netns}" find it.${holder === undefined ? '' : ' This one was made in the user namespace, whose root may change it.'}`,
+      apply: [holder === undefined ? ip('netns', 'add', netns) : ip('netns', 'attach', netns, holder)],
       undo: [ip('netns', 'del', netns)],
     },
     {
@@ -83,6 +87,7 @@ export function planAttach(endpoint: Endpoint, netns: string, ipv6: boolean): St
   const { ifname } = endpoint;
   return [
     ...(endpoint.driver === 'macvlan' ? planMacvlan(endpoint, netns) : planVeth(endpoint, netns)),
+    ...(endpoint.ipv6 === undefined ? [] : [planWithoutAdvertisements(ifname, netns)]),
     {
       id: 'container.addr',
       why: `The container's address; the prefix length tells the kernel which neighbours are reached directly.`,
@@ -125,6 +130,19 @@ export function planAttach(endpoint: Endpoint, netns: string, ipv6: boolean): St
         ]
       : []),
   ];
+}
+
+/**
+ * Before the interface is up: any neighbour can send router advertisements, and would get the container's traffic
+ * (CVE-2020-13401). Its addresses and routes are minirun's to give.
+ */
+function planWithoutAdvertisements(ifname: string, netns: string): Step {
+  return {
+    id: 'container.accept_ra',
+    why: 'Any neighbour can advertise itself as an IPv6 router. The container has its routes from minirun and listens to none.',
+    apply: [{ tool: 'sysctl', netns, key: `net.ipv6.conf.${sysctlName(ifname)}.accept_ra`, value: '0' }],
+    undo: [],
+  };
 }
 
 /** A route of the network, unless the container is itself the gateway or has no address of that family. */

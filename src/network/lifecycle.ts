@@ -118,9 +118,14 @@ export function planNetwork(network: NetworkDefinition, facts: NetworkFacts, nam
 }
 
 /** All steps that give a container its own network stack, wired to its networks. Pure. */
-export function planConnection(netns: string, endpoints: readonly Endpoint[], ipv6: boolean): Step[] {
+export function planConnection(
+  netns: string,
+  endpoints: readonly Endpoint[],
+  ipv6: boolean,
+  holder?: string,
+): Step[] {
   return [
-    ...planNamespace(netns),
+    ...planNamespace(netns, holder),
     ...endpoints.flatMap((endpoint) => planAttach(endpoint, netns, ipv6)),
     ...planDefaultRoutes(endpoints, netns),
   ];
@@ -129,6 +134,8 @@ export function planConnection(netns: string, endpoints: readonly Endpoint[], ip
 /** How a container is wired. */
 export interface Connection {
   netns: string;
+  /** A process whose network namespace it is, where it is not to be made. */
+  holder?: number;
   leases: readonly Lease[];
   /** What else is done for it: names, published ports, links. */
   further: readonly Step[];
@@ -146,9 +153,9 @@ export interface Connection {
  * Makes the container's namespace and wires it. When a lease says so, the network is brought up in the same go:
  * one `ip -batch` for the host, one for the namespace, one `iptables-restore` beside them.
  */
-export async function connect({ netns, leases, further, record, present }: Connection): Promise<void> {
+export async function connect({ netns, holder, leases, further, record, present }: Connection): Promise<void> {
   const endpoints = leases.map(({ endpoint }) => endpoint);
-  const own = [...planConnection(netns, endpoints, hasIpv6()), ...further];
+  const own = [...planConnection(netns, endpoints, hasIpv6(), holder?.toString()), ...further];
   const last = inBatches(own).findLast(isHostIp);
   const applied = (step: Step) => {
     if (step === last) present();

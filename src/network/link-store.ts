@@ -2,33 +2,40 @@ import fs from 'node:fs';
 import { MinirunError, MinirunErrors } from '../errors.ts';
 import { applySteps, undoSteps } from '../host/executor.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
-import { bootId, endOrphans, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
+import { bootId, endOrphans, isAlive, selfRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
-import { readJson, writeJson } from '../state/json.ts';
+import { contentOf, noteDamage, peekFile, readFile } from '../state/files.ts';
+import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
+import { kinds } from '../state/migrations.ts';
 import { paths } from '../state/paths.ts';
+import {
+  type Change,
+  changeShape,
+  type Contents,
+  fileName,
+  type HostRoute,
+  type HostRoutes,
+  hostRoutesShape,
+  linkShape,
+} from './files.ts';
 import type { Link } from './link.ts';
-import type { Route } from './route.ts';
-
-/** A route of the host that was made on request. It goes with its interface. */
-export interface HostRoute {
-  route: Route;
-  /** Number of the interface: another one of the same name has another number. */
-  ifindex: number;
-  steps: Step[];
-}
-
-interface HostRoutes {
-  schema: 1;
-  boot: string;
-  routes: HostRoute[];
-}
 
 /** Reads a link as it is true in this boot; undefined when there is none of that name. */
 export function readLink(name: string): Link | undefined {
-  const link = readJson<Link>(paths.link(name));
-  if (link === undefined || link.boot === bootId()) return link;
-  return resting(link);
+  const file = paths.link(name);
+  const link = readFile(kinds.link, linkShape, file);
+  if (link === undefined) return undefined;
+  if (link.name !== name) {
+    noteDamage(
+      kinds.link,
+      file,
+      'is that of another link',
+      () => peekFile(kinds.link, linkShape, file)?.name === link.name,
+    );
+    return undefined;
+  }
+  return link.boot === bootId() ? link : resting(link);
 }
 
 /** A link of which nothing is on the host. */
@@ -47,7 +54,7 @@ export function listLinks(): Link[] {
     return [];
   }
   return files
-    .filter((file) => file.endsWith('.json') && !file.startsWith('.'))
+    .filter((file) => file.endsWith('.json') && fileName.test(file))
     .toSorted()
     .flatMap((file) => readLink(file.slice(0, -'.json'.length)) ?? []);
 }
@@ -59,9 +66,13 @@ export function linksOf(container: string): Link[] {
 
 /** The routes of the host that were made on request and are still there. */
 export function readHostRoutes(): HostRoute[] {
-  const file = readJson<HostRoutes>(paths.hostRoutes());
+  const file = hostRoutes();
   if (file === undefined || file.boot !== bootId()) return [];
   return file.routes.filter(({ route, ifindex }) => route.dev !== undefined && ifindexOf(route.dev) === ifindex);
+}
+
+function hostRoutes(): HostRoutes | undefined {
+  return readFile(kinds.hostRoutes, hostRoutesShape, paths.hostRoutes());
 }
 
 /** The number of an interface of the host; undefined when there is none of that name. */
@@ -80,20 +91,22 @@ export function hostRoutesFile(routes: HostRoute[]): HostRoutes | null {
 
 /** Forgets routes of the host that have gone with their interface. Cheap when there are none. */
 async function forgetGoneRoutes(): Promise<void> {
-  const file = readJson<HostRoutes>(paths.hostRoutes());
+  const file = hostRoutes();
   if (file === undefined || file.routes.length === readHostRoutes().length) return;
   await withLock(() => writeOrRemove(paths.hostRoutes(), hostRoutesFile(readHostRoutes())));
 }
 
-/** Files with what is to be in them; null for a file that is not to be there. */
-export type Contents = [file: string, value: object | null][];
-
-/** What is being done to links and routes, and what takes it back: `changing.json`. One process at a time. */
-interface Change {
-  by: ProcessRef;
-  boot: string;
-  undo: Step[];
-  restore: Contents;
+/** What is being done now. A change that cannot be read as a whole is that of nobody, to be taken back as far as it says how. */
+function readChange(): Change | undefined {
+  const rest = (parts: Partial<Change>): Change => ({
+    schema: 1,
+    by: { pid: 0, start: 0 },
+    boot: bootId(),
+    undo: [],
+    restore: [],
+    ...parts,
+  });
+  return readFile(kinds.changing, changeShape, paths.changing(), rest);
 }
 
 /** A change as its maker states it. */
@@ -172,7 +185,7 @@ async function inTurn(prepare: () => Plan | undefined, work: (plan: Plan) => Pro
 }
 
 function attempt(prepare: () => Plan | undefined): Plan | 'nothing' | 'abandoned' | 'busy' {
-  const current = readJson<Change>(paths.changing());
+  const current = readChange();
   if (current !== undefined) {
     // One of this process would have been waited for: this is what it could not take back.
     if (current.boot === bootId() && isAlive(current.by) && current.by.pid !== process.pid) return 'busy';
@@ -184,10 +197,11 @@ function attempt(prepare: () => Plan | undefined): Plan | 'nothing' | 'abandoned
   if (plan === undefined) return 'nothing';
   const write = plan.write ?? [];
   const change: Change = {
+    schema: 1,
     by: selfRef(),
     boot: bootId(),
     undo: plan.steps,
-    restore: plan.restore ?? write.map(([file]) => [file, readJson<object>(file) ?? null]),
+    restore: plan.restore ?? write.map(([file]) => [file, contentOf(file) ?? null]),
   };
   writeJson(paths.changing(), change, { durable: write.length > 0 });
   for (const [file, value] of write) writeOrRemove(file, value);
@@ -196,7 +210,7 @@ function attempt(prepare: () => Plan | undefined): Plan | 'nothing' | 'abandoned
 
 /** Undoes the change that is written down. @param steps of it, those that are to be undone; all when absent */
 async function takeBack(steps?: readonly Step[]): Promise<void> {
-  const change = readJson<Change>(paths.changing());
+  const change = readChange();
   if (change === undefined) return;
   const errors = change.boot === bootId() ? await undoSteps(steps ?? change.undo) : [];
   if (errors.length > 0)
@@ -225,7 +239,7 @@ function writeOrRemove(file: string, value: object | null): void {
  * @param exists whether there is such a container
  */
 export async function sweepLinks(exists: (container: string) => boolean): Promise<void> {
-  const change = readJson<Change>(paths.changing());
+  const change = readChange();
   if (change !== undefined && (change.boot !== bootId() || !isAlive(change.by))) await applyChange(() => undefined);
   await forgetGoneRoutes();
   const isOrphan = ({ ends }: Link) => ends.some(({ container }) => container !== undefined && !exists(container));

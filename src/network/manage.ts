@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import { MinirunError, MinirunErrors } from '../errors.ts';
-import { faultPoint } from '../host/fault.ts';
+import { faultPoint, killPoint } from '../host/fault.ts';
 import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
+import { type Event, lastRecorded, recordEvent } from '../state/events.ts';
 import { withLock } from '../state/lock.ts';
 import { paths } from '../state/paths.ts';
 import {
@@ -227,6 +228,8 @@ export async function createNetwork(request: NetworkRequest): Promise<Network> {
   try {
     await bringUp(network);
     faultPoint('network.up');
+    recordEvent(networkEvent(network, 'create'));
+    killPoint('network.announced');
     await changeNetwork(network.name, (current: Transient) => {
       current.transient = undefined;
     });
@@ -247,6 +250,7 @@ export async function removeNetwork(name: string, nameOf: (container: string) =>
   const refuse = (why: string, remedy: string) => new MinirunError(`cannot remove network "${name}"`, why, remedy);
   if (name === defaultNetworkName)
     throw refuse('it is the default network', 'It goes down with its last container by itself');
+  let wasTransient = false;
   const network = await changeNetwork(
     name,
     (current: Transient) => {
@@ -257,6 +261,7 @@ export async function removeNetwork(name: string, nameOf: (container: string) =>
           `Stop first: minirun stop ${users.join(' ')}`,
         );
       }
+      wasTransient = current.transient !== undefined;
       current.transient = selfRef();
       current.up = false;
       claimNetwork(current);
@@ -270,7 +275,14 @@ export async function removeNetwork(name: string, nameOf: (container: string) =>
   if (errors.length > 0)
     throw new MinirunErrors(`cannot remove all of network "${name}"`, errors, 'The next minirun command tries again');
   faultPoint('network.down');
-  await deleteNetwork(name);
+  // What a killed process has made or was removing: what it has told decides whether there is an end to tell of.
+  const isKnown = !wasTransient || lastRecorded(network.id, ['create', 'destroy'])?.action === 'create';
+  await deleteNetwork(network, isKnown);
+}
+
+/** Docker's event of a network. */
+function networkEvent({ id, name, driver }: Network, action: string): Event {
+  return { type: 'network', action, id, attributes: { name, type: driver } };
 }
 
 /** Removes networks whose creation or removal was cut short. With nothing to do it reads one file per network. */
@@ -280,8 +292,12 @@ export async function finishInterruptedChanges(): Promise<void> {
   }
 }
 
-async function deleteNetwork(name: string): Promise<void> {
-  await withLock(() => fs.rmSync(paths.network(name), { force: true }));
+async function deleteNetwork(network: Network, isKnown: boolean): Promise<void> {
+  await withLock(() => {
+    if (isKnown) recordEvent(networkEvent(network, 'destroy'));
+    killPoint('network.told');
+    fs.rmSync(paths.network(network.name), { force: true });
+  });
 }
 
 /** A network as it is shown: `host` and `none` have drivers of their own. */

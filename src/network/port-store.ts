@@ -2,22 +2,15 @@ import fs from 'node:fs';
 import os from 'node:os';
 import { MinirunError } from '../errors.ts';
 import { bootId } from '../host/process.ts';
-import { readJson, writeJson } from '../state/json.ts';
+import { peekFile, readFile } from '../state/files.ts';
+import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
+import { kinds } from '../state/migrations.ts';
 import { paths } from '../state/paths.ts';
+import { listOf, object, optional } from '../state/shape.ts';
 import type { PublishedPort } from './definition.ts';
+import { publishedPort, type Reservations, reservationsShape } from './files.ts';
 import { hostAddressOf, isAnyAddress, isIpv6, type PortRequest, type Protocol } from './ports.ts';
-
-/** `ports.json`: which container has which ports of the host. */
-interface Reservations {
-  schema: 1;
-  /** The boot in which they mean anything. */
-  boot: string;
-  /** Id of the container → its ports. */
-  held: Record<string, PublishedPort[]>;
-  /** The free port that was handed out last, by protocol: the next one is looked for after it. */
-  last: Partial<Record<Protocol, number>>;
-}
 
 export interface ReserveOptions {
   /** The families of which the container gets an address. */
@@ -90,9 +83,33 @@ export async function sweepPorts(exists: (container: string) => boolean): Promis
 }
 
 function readReservations(): Reservations {
-  const stored = readJson<Reservations>(paths.ports());
   const boot = bootId();
+  const stored = readFile(kinds.ports, reservationsShape, paths.ports(), rebuiltPorts);
   return stored?.boot === boot ? stored : { schema: 1, boot, held: {}, last: stored?.last ?? {} };
+}
+
+/** `ports.json` by what the containers say. */
+export function rebuiltPorts({ last = {} }: Partial<Reservations> = {}): Reservations {
+  return { schema: 1, boot: bootId(), held: portsOfAll(), last };
+}
+
+/** What the containers say that they have. */
+function portsOfAll(): Record<string, PublishedPort[]> {
+  const ids = fs.readdirSync(paths.containers()).filter((entry) => /^[0-9a-f]{64}$/.test(entry));
+  return Object.fromEntries(
+    ids.flatMap((id) => {
+      const { ports } = peekFile(kinds.state, portsOfState, `${paths.container(id)}/state.json`) ?? {};
+      return ports === undefined ? [] : [[id, ports]];
+    }),
+  );
+}
+
+/** What of a container's state stands for its ports. */
+const portsOfState = object<{ ports?: PublishedPort[] }>({ ports: optional(listOf(publishedPort)) });
+
+/** The ports that a container holds. */
+export function heldPorts(container: string): PublishedPort[] | undefined {
+  return readReservations().held[container];
 }
 
 function writeReservations(reservations: Reservations): void {

@@ -2,19 +2,27 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { bootId, endOrphans, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
-import { readJson, writeJson } from '../state/json.ts';
+import { noteDamage, peekFile, readFile } from '../state/files.ts';
+import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
+import { kinds } from '../state/migrations.ts';
 import { paths } from '../state/paths.ts';
 import { blockOf, formatAddress, formatRange, overlaps, parseSubnet, type Range } from './address.ts';
 import { defaultNetworkName, defaultPools, type Network, type Subnet } from './definition.ts';
 import { checkGateway, interfaceExists, overlappingRoute } from './facts.ts';
+import { fileName, networkShape } from './files.ts';
 import { usableRange } from './ipam.ts';
 
 /** Reads a network as it is true in this boot; undefined when there is none of that name. */
 export function readNetwork(name: string): Network | undefined {
-  const stored = readJson<Network | NetworkOfSchema1>(paths.network(name));
-  if (stored === undefined) return undefined;
-  const network = stored.schema === 1 ? upgraded(stored) : stored;
+  const file = paths.network(name);
+  const network = readFile(kinds.network, networkShape, file);
+  if (network === undefined) return undefined;
+  if (network.name !== name) {
+    const isSo = () => peekFile(kinds.network, networkShape, file)?.name === network.name;
+    noteDamage(kinds.network, file, 'is that of another network', isSo, { ...network, name });
+    return undefined;
+  }
   if (network.boot !== bootId()) {
     // A reboot took bridges, rules and containers along: nothing of that is leased any more.
     return {
@@ -29,24 +37,6 @@ export function readNetwork(name: string): Network | undefined {
     };
   }
   return network;
-}
-
-/** How minirun 0.3 and before stored a network: one IPv4 range, and none of today's choices. */
-interface NetworkOfSchema1 extends Omit<Network, 'schema' | 'subnets' | 'last'> {
-  schema: 1;
-  subnet: string;
-  gateway: string;
-  last?: string;
-}
-
-function upgraded({ subnet, gateway, last, ...rest }: NetworkOfSchema1): Network {
-  return {
-    ...rest,
-    ...plain,
-    schema: 2,
-    subnets: [{ subnet, gateway }],
-    last: last === undefined ? {} : { [subnet]: last },
-  };
 }
 
 /** What a network is like when nothing else was asked for. */
@@ -77,7 +67,7 @@ export function writeNetwork(network: Network): void {
 export function listNetworks(): Network[] {
   return fs
     .readdirSync(paths.networks())
-    .filter((file) => file.endsWith('.json') && !file.startsWith('.'))
+    .filter((file) => file.endsWith('.json') && fileName.test(file))
     .toSorted()
     .flatMap((file) => readNetwork(file.slice(0, -'.json'.length)) ?? []);
 }

@@ -2,8 +2,9 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { killPoint } from '../host/fault.ts';
 import { startTime } from '../host/process.ts';
+import { damaged, setAside } from './files.ts';
 
-/** What a JSON file holds, or undefined when it does not exist. @throws SyntaxError when it is damaged */
+/** What a JSON file holds, or undefined when it does not exist; for files that are not of the state. @throws SyntaxError when it is damaged */
 export function readJson<T>(file: string): T | undefined {
   let text: string;
   try {
@@ -37,6 +38,8 @@ export function writeJson(file: string, value: unknown, { durable = true } = {})
     fs.closeSync(fd);
   }
   killPoint('json.written');
+  // What stood there may be all that is left of something: whoever wants to know what has happened finds it.
+  if (damaged.has(file)) setAside(file);
   fs.renameSync(temporary, file);
 }
 

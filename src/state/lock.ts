@@ -5,7 +5,10 @@ import { lock } from 'proper-lockfile';
 import { MinirunError } from '../errors.ts';
 import { killPoint } from '../host/fault.ts';
 import { bootId, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
+import { Damage, examine } from './files.ts';
+import type { Kind } from './migrations.ts';
 import { stateRoot } from './paths.ts';
+import { count, object, text, textLike } from './shape.ts';
 
 /**
  * Milliseconds after which the library takes a lock away from its holder, alive or not: practically never. A holder
@@ -13,11 +16,16 @@ import { stateRoot } from './paths.ts';
  */
 const staleAfter = 86_400_000;
 
-/** Who holds the lock: a process, and which time it has taken it. */
+/** Who holds the lock: a process, and which time it has taken it. Read by older and newer minirun alike. */
 interface Holder extends ProcessRef {
   boot: string;
   turn: string;
 }
+
+const holderShape = object<Holder>({ pid: count, start: count, boot: text, turn: textLike(/^[\w-]{1,80}$/) });
+
+/** Milliseconds after which a lock that does not say whose it is counts as nobody's; it is held for one. */
+const nobodysAfter = 500;
 
 /**
  * Runs `critical` while no other minirun process of this state directory is in a critical section.
@@ -99,7 +107,7 @@ const namedLocks = {
       fs.rmSync(own, { recursive: true, force: true });
       const { code } = error as NodeJS.ErrnoException;
       done(
-        code === 'ENOTEMPTY' || code === 'EEXIST'
+        code === 'ENOTEMPTY' || code === 'EEXIST' || code === 'ENOTDIR'
           ? Object.assign(new Error('locked'), { code: 'EEXIST' })
           : (error as Error),
       );
@@ -139,6 +147,7 @@ function removeLock(directory: string): void {
 function removeDeadLock(): void {
   const directory = path.join(stateRoot(), 'state.lock');
   const holder = holderOf(directory);
+  if (holder === 'nobody') return removeNobodysLock(directory);
   if (holder === undefined || (holder.boot === bootId() && isAlive(holder))) return;
   const mark = `${directory}.free-${holder.turn}`;
   try {
@@ -147,19 +156,39 @@ function removeDeadLock(): void {
     return;
   }
   try {
-    if (holderOf(directory)?.turn === holder.turn) removeLock(directory);
+    const now = holderOf(directory);
+    if (now !== 'nobody' && now?.turn === holder.turn) removeLock(directory);
   } finally {
     fs.rmSync(mark, { recursive: true, force: true });
   }
 }
 
-function holderOf(directory: string): Holder | undefined {
-  try {
-    return JSON.parse(fs.readFileSync(path.join(directory, 'holder'), 'utf8')) as Holder;
-  } catch {
-    return undefined;
-  }
+/** What was seen of a lock without a holder, and when. */
+let nobodys: { identity: string; since: number } | undefined;
+
+/**
+ * Frees what lies in the place of a lock and does not say whose it is: no minirun has put it there so. Not before it has
+ * been the same for a while.
+ */
+function removeNobodysLock(directory: string): void {
+  const stat = fs.lstatSync(directory, { throwIfNoEntry: false });
+  if (stat === undefined) return;
+  const identity = `${stat.ino}:${stat.mtimeMs}:${stat.ctimeMs}`;
+  if (nobodys?.identity !== identity) nobodys = { identity, since: Date.now() };
+  if (Date.now() - nobodys.since < nobodysAfter) return;
+  removeLock(directory);
 }
+
+/** Who holds the lock; undefined when it is free, `nobody` when it does not say. */
+function holderOf(directory: string): Holder | 'nobody' | undefined {
+  const file = path.join(directory, 'holder');
+  const found = examine(unmarked, holderShape, file);
+  if (found !== undefined && !(found instanceof Damage)) return found;
+  return fs.lstatSync(directory, { throwIfNoEntry: false }) === undefined ? undefined : 'nobody';
+}
+
+/** A holder says nothing of its schema: minirun of every age has to know who it is. */
+const unmarked: Kind = { name: 'lock', schema: 1, migrations: [], isUnmarked: true };
 
 /** Removes what killed processes have left of their locks. Cheap when there is nothing: the caller lists the directory. */
 export function sweepLocks(entries: readonly string[]): void {

@@ -24,30 +24,43 @@ export const paths = {
   volume: (name: string) => path.join(root, 'volumes', name),
   owners: () => path.join(root, 'owners'),
   owner: (entry: string) => path.join(root, 'owners', entry),
+  events: () => path.join(root, 'events'),
   networks: () => path.join(root, 'networks'),
   network: (name: string) => path.join(root, 'networks', `${name}.json`),
   ports: () => path.join(root, 'ports.json'),
+  ids: () => path.join(root, 'ids.json'),
   links: () => path.join(root, 'links'),
   link: (name: string) => path.join(root, 'links', `${name}.json`),
   hostRoutes: () => path.join(root, 'host-routes.json'),
   changing: () => path.join(root, 'changing.json'),
+  marker: () => path.join(root, 'schema.json'),
 };
+
+/** The folders of the state directory. */
+const folders = ['images', 'containers', 'names', 'owners', 'events', 'volumes', 'networks', 'links'];
 
 /**
  * Creates the state directory and its folders where missing. Mode 0700 because users of the host must not reach
  * setuid files inside images (CVE-2021-41091).
+ *
+ * @returns the name of a folder that is something else, which somebody has put there
  */
-export function ensureStateRoot(): void {
-  for (const directory of [
-    root,
-    paths.images(),
-    paths.containers(),
-    paths.names(),
-    paths.owners(),
-    paths.volumes(),
-    paths.networks(),
-    paths.links(),
-  ]) {
-    fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
+export function ensureStateRoot(): string | undefined {
+  const there = new Map(entriesOf(root).map((entry) => [entry.name, entry]));
+  return folders.find((name) => {
+    const entry = there.get(name);
+    if (entry === undefined) fs.mkdirSync(path.join(root, name), { recursive: true, mode: 0o700 });
+    // Some keep their images on another disk: a link to a directory does.
+    else return !entry.isDirectory() && !fs.statSync(path.join(root, name), { throwIfNoEntry: false })?.isDirectory();
+    return false;
+  });
+}
+
+function entriesOf(directory: string): fs.Dirent[] {
+  try {
+    return fs.readdirSync(directory, { withFileTypes: true });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return [];
   }
 }

@@ -2,7 +2,8 @@
  * `npm run bench`: minirun against docker, podman and the floor, side by side on the same root filesystem.
  *
  *     npm run bench             everything
- *     npm run bench -- images   only a part (containers, images, networks): nothing is written down then
+ *     npm run bench -- images   only a part (containers, images, networks, posture): nothing is written down then,
+ *                               but what `posture` finds (results/posture.json, docs/security.md)
  *
  * Everything runs in private worlds (test/support/world.ts), which end with this process: a docker daemon too.
  * Needs root and hyperfine. What is not installed is left out and said so.
@@ -29,6 +30,7 @@ import {
   startMinirun,
   startPodman,
 } from './peers.ts';
+import { comparePosture } from './posture.ts';
 import { makeRootfs } from './rootfs.ts';
 
 interface Timing {
@@ -54,7 +56,7 @@ interface Memory {
   mean: number;
 }
 
-const parts = ['containers', 'images', 'networks'];
+const parts = ['containers', 'images', 'networks', 'posture'];
 const only = process.argv[2];
 const many = 200;
 const several = 20;
@@ -82,13 +84,20 @@ try {
     await add('floor', () => startFloor(world, rootfs));
   }
   await add('docker', () => startDocker(tarball));
-  if (wanted('containers') || wanted('images')) await add('podman', () => startPodman(world, tarball));
+  if (wanted('containers') || wanted('images') || wanted('posture'))
+    await add('podman', () => startPodman(world, tarball));
 
   const result = {
     ...(wanted('containers') ? await measureContainers() : {}),
     ...(wanted('images') ? { images: await measureImages() } : {}),
     ...(wanted('networks') ? { networks: await networks(tarball) } : {}),
   };
+
+  if (wanted('posture')) {
+    const weaker = await comparePosture(world, peers);
+    process.stdout.write(`\nposture: ${weaker.length === 0 ? 'minirun is nowhere weaker' : 'minirun is WEAKER'}\n`);
+    for (const line of weaker) process.stdout.write(`  ${line}\n`);
+  }
 
   process.stdout.write('\ntargets\n');
   for (const { what, value, target, atLeast = false } of ratios) {

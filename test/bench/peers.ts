@@ -132,6 +132,9 @@ export async function startPodman(world: World, tarball: string): Promise<Peer> 
       mkdir -p $shared
       mount -t tmpfs tmpfs $shared
     done
+    # Ids for --userns=auto.
+    echo containers:2000000000:655360 > ${directory}/ids
+    for file in /etc/subuid /etc/subgid; do [ ! -e $file ] || mount --bind ${directory}/ids $file; done
   `);
   const podman = [
     'podman',

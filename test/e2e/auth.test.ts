@@ -362,38 +362,4 @@ esac\n`;
       await expectPulled(reference, minirunConfig(`registries:\n  "${hostAddress}:5004":\n    insecure: true\n`));
     });
   });
-
-  test('a redirect to another host takes no credentials along', async () => {
-    const seen = path.join(world.directory, 'blob-requests');
-    const store = path.join(world.directory, 'registry-5005/store');
-    const server = `Bun.serve({ hostname: '127.0.0.1', port: 5006, fetch(request) {
-      require('node:fs').appendFileSync(${JSON.stringify(seen)}, JSON.stringify(Object.fromEntries(request.headers)) + '\\n');
-      return new Response(Bun.file(${JSON.stringify(store)} + new URL(request.url).pathname));
-    } }); console.log('listening');`;
-    const blobs = await world.host.spawn([process.execPath, '-e', server], { timeout: 2 ** 31 - 1 });
-    await blobs.waitFor('listening');
-    // Another name and another port of the same machine is another host.
-    const registry = await startRegistry(world, {
-      port: 5005,
-      users: { [user]: password },
-      redirect: 'http://127.0.0.1:5006',
-    });
-    await workshop.sh(
-      `skopeo copy -q --dest-creds '${user}:${password}' containers-storage:localhost/image docker://${registry.host}/image:1`,
-    );
-    fs.rmSync(seen, { force: true });
-    configure({ auths: { [registry.host]: entry() } });
-    await expectPulled(`${registry.host}/image:1`);
-    const requests = fs
-      .readFileSync(seen, 'utf8')
-      .trim()
-      .split('\n')
-      .map((line) => JSON.parse(line) as Record<string, string>);
-    // The config and the four layers.
-    expect(requests).toHaveLength(5);
-    for (const headers of requests) {
-      expect(headers.authorization).toBeUndefined();
-      expect(JSON.stringify(headers)).not.toContain(entry().auth);
-    }
-  });
 });

@@ -133,6 +133,32 @@ const networkSubjects: Subject[] = [
   },
 ];
 
+/** Of user namespaces: their ids, the process that holds them, what is mounted for them. */
+const usernsSubjects: Subject[] = [
+  {
+    name: 'run in a user namespace',
+    command: `run -d --name victim --userns auto ${sleeper.join(' ')}`.split(' '),
+    after: removal,
+    undone: true,
+    every: 7,
+  },
+  {
+    name: 'start in a user namespace',
+    before: `create --name victim --userns auto --network none ${sleeper.join(' ')}`,
+    command: ['start', 'victim'],
+    after: removal,
+    undone: true,
+    every: 5,
+  },
+  {
+    name: 'rm in a user namespace',
+    before: `run -d --name victim --userns auto --network none ${sleeper.join(' ')}`,
+    command: ['rm', '-f', 'victim'],
+    after: removal,
+    every: 4,
+  },
+];
+
 const isKilled = (result: Result) => result.signal === 'SIGKILL' || result.code === 137;
 const hasFailed = (result: Result) => result.stderr.includes('injected fault');
 
@@ -170,6 +196,23 @@ describe.skipIf(skipOrFail(missingWorld()))('crash safety of networks', () => {
         expect(count).toBeGreaterThan(1);
       }
       process.stderr.write(`${mode}, networks: ${counts.join(', ')}\n`);
+    }, 120_000);
+  }
+});
+
+describe.skipIf(skipOrFail(missingWorld()))('crash safety of user namespaces', () => {
+  for (const mode of ['kill', 'fail'] as const) {
+    test.concurrent(`${mode} at the boundaries of what makes and removes one`, async () => {
+      await using world = await createWorld();
+      await warmUp(world);
+      const clean = await settledSnapshot(world);
+      const counts: string[] = [];
+      for (const subject of usernsSubjects) {
+        const count = await iterate(world, subject, mode, clean);
+        counts.push(`${subject.name} ${count}`);
+        expect(count).toBeGreaterThan(1);
+      }
+      process.stderr.write(`${mode}, user namespaces: ${counts.join(', ')}\n`);
     }, 120_000);
   }
 });

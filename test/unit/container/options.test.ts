@@ -9,7 +9,6 @@ import {
   parseEnvFile,
   parseLabel,
   parseRestart,
-  parseSecurityOptions,
   parseSignal,
   signalName,
   parseSysctl,
@@ -206,17 +205,4 @@ describe('-u', () => {
   test.each(['2147483648', '4294967296', '0:2147483648', 'web:99999999999', '-1', '0:-1'])('refused: %j', (text) => {
     refused(() => checkUser(text));
   });
-});
-
-test('--security-opt', () => {
-  expect(parseSecurityOptions([])).toEqual({ noNewPrivileges: false, seccomp: 'default' });
-  for (const option of ['no-new-privileges', 'no-new-privileges:true', 'no-new-privileges=true', 'no-new-privs']) {
-    expect(parseSecurityOptions([option]).noNewPrivileges).toBe(true);
-  }
-  expect(parseSecurityOptions(['no-new-privileges', 'no-new-privileges=false']).noNewPrivileges).toBe(false);
-  expect(parseSecurityOptions(['seccomp=unconfined']).seccomp).toBe('unconfined');
-  // A profile that is left out in silence would be a hole.
-  for (const option of ['seccomp=/tmp/profile.json', 'apparmor=x', 'no-new-privileges=yes', '']) {
-    refused(() => parseSecurityOptions([option]));
-  }
 });

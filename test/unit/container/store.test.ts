@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test';
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
-import { type ContainerState, restingState, type Status } from '../../../src/container/definition.ts';
+import { type ContainerState, type Definition, restingState, type Status } from '../../../src/container/definition.ts';
 import {
   containerFiles,
   containerIds,
@@ -24,12 +24,35 @@ import { useStateRoot } from '../../support/state-root.ts';
 
 useStateRoot();
 
+const plainDefinition: Omit<Definition, 'id' | 'name' | 'created'> = {
+  schema: 2,
+  image: 'busybox',
+  imageId: '',
+  layers: [],
+  entrypoint: [],
+  command: ['sh'],
+  network: 'none',
+  attachments: [],
+  dns: [],
+  dnsSearch: [],
+  dnsOptions: [],
+  addHosts: [],
+  autoRemove: false,
+  restart: { name: 'no', maximum: 0 },
+  stopSignal: 15,
+  stopTimeout: 10,
+  tty: false,
+  openStdin: false,
+  privileged: false,
+  labels: {},
+};
+
 const idOf = (prefix: string) => prefix.padEnd(64, '0');
 const dead = { ...selfRef(), start: 1 };
 
 function add(id: string, name: string, status: Status = 'exited', created = '2026-01-01T00:00:00.000Z'): void {
   fs.mkdirSync(containerFiles(id).directory);
-  fs.writeFileSync(containerFiles(id).definition, JSON.stringify({ id, name, created }));
+  fs.writeFileSync(containerFiles(id).definition, JSON.stringify({ ...plainDefinition, id, name, created }));
   fs.writeFileSync(containerFiles(id).state, JSON.stringify({ ...restingState, status, boot: bootId() }));
   reserveName(name, id);
 }

@@ -61,7 +61,12 @@ test('a network of IPv6 only', () => {
   const six = endpointIn(networkOf('six', ['fd00:7::/64']));
   expect(six.ipv4).toBeUndefined();
   expect(six.hostIfname).toMatch(/^mr6[0-9a-f]{12}$/);
-  expect(lines(planAttach(six, 'web', false)).slice(2)).toEqual([
+  const steps = planAttach(six, 'web', false);
+  // Before the interface is up: a neighbour's advertisement must not come first (CVE-2020-13401).
+  expect(steps.findIndex(({ id }) => id === 'container.accept_ra')).toBe(
+    steps.findIndex(({ id }) => id === 'container.addr') - 1,
+  );
+  expect(lines(steps.filter(({ id }) => id !== 'container.accept_ra')).slice(2)).toEqual([
     'web: addr add fd00:7::2/64 dev eth0 nodad',
     'web: link set eth0 addrgenmode none',
     `web: addr replace ${linkLocalOf(six.mac)}/64 dev eth0 nodad`,

@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'bun:test';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
-import { selfRef } from '../../../src/host/process.ts';
+import { bootId, selfRef } from '../../../src/host/process.ts';
 import { readJson, writeJson } from '../../../src/state/json.ts';
 import { sweepLocks, withLock } from '../../../src/state/lock.ts';
 import { stateRoot } from '../../../src/state/paths.ts';
@@ -86,6 +86,56 @@ describe('a holder', () => {
     await increment();
     expect(readJson<number>(counter())).toBe(11);
     expect(await end).toBe(0);
+  });
+
+  test('that is stopped keeps it', async () => {
+    const holder = child(`
+      await withLock(() => {
+        require('node:fs').writeSync(1, 'held\\n');
+        process.kill(process.pid, 'SIGSTOP');
+        Bun.sleepSync(50);
+        writeJson(counter, 10);
+      });`);
+    const end = ended(holder);
+    await line(holder);
+    const after = increment();
+    expect(await Promise.race([after.then(() => 'taken'), Bun.sleep(1200).then(() => 'kept')])).toBe('kept');
+    process.kill(holder.pid as number, 'SIGCONT');
+    await after;
+    expect(readJson<number>(counter())).toBe(11);
+    expect(await end).toBe(0);
+  });
+
+  const lockOf = (holder?: string) => {
+    fs.mkdirSync(path.join(stateRoot(), 'state.lock'), { mode: 0o700 });
+    if (holder !== undefined) fs.writeFileSync(path.join(stateRoot(), 'state.lock/holder'), holder);
+  };
+  const self = { ...selfRef(), boot: bootId(), turn: 'x-1' };
+
+  test.each([
+    ['whose pid another process has now', JSON.stringify({ ...self, start: self.start + 1 })],
+    ['of a former boot', JSON.stringify({ ...self, boot: 'another' })],
+    ['that names nobody', JSON.stringify({ ...self, pid: 'x' })],
+    ['that is cut off', JSON.stringify(self).slice(0, 20)],
+    ['that is empty', ''],
+    ['that is garbage', '\u0000\u0001{{{'],
+    ['that has no name', undefined],
+  ])('%s is followed within a second', async (_, holder) => {
+    lockOf(holder);
+    const begin = performance.now();
+    await increment();
+    expect(performance.now() - begin).toBeLessThan(1000);
+    expect(readJson<number>(counter())).toBe(1);
+    expect(leftovers()).toEqual([]);
+  });
+
+  test.each(['file', 'link', 'fifo'])('a %s in the place of the lock is no lock', async (sort) => {
+    const place = path.join(stateRoot(), 'state.lock');
+    if (sort === 'file') fs.writeFileSync(place, 'x');
+    else if (sort === 'link') fs.symlinkSync('/nonexistent', place);
+    else execFileSync('mkfifo', [place]);
+    await increment();
+    expect(leftovers()).toEqual([]);
   });
 
   test('that fails lets go', async () => {

@@ -1,9 +1,20 @@
+import { MinirunError } from '../errors.ts';
 import { aarch64, arm, i386, type SyscallTable, x86_64 } from './tables.ts';
 
-/** What the kernel does with a system call: seccomp(2), "SECCOMP_RET_*". */
-export type Verdict = 'allow' | 'log' | 'trap' | 'kill-thread' | 'kill-process' | { readonly errno: number };
+/** What the kernel does with a system call: seccomp(2), "SECCOMP_RET_*". `trace` goes to a tracer with that message. */
+export type Verdict =
+  | 'allow'
+  | 'log'
+  | 'trap'
+  | 'kill-thread'
+  | 'kill-process'
+  | { readonly errno: number }
+  | { readonly trace: number };
 
-/** A test on one argument (0 to 5) of a system call, as its low 32 bits or as all 64. Comparisons are unsigned. */
+/**
+ * A test on one argument (0 to 5) of a system call, as its low 32 bits or as all 64. Comparisons are unsigned. In a 32-bit
+ * ABI all of them are on 32 bits, as libseccomp has it: the registers have no more.
+ */
 export interface Condition {
   readonly argument: 0 | 1 | 2 | 3 | 4 | 5;
   readonly bits: 32 | 64;
@@ -34,6 +45,12 @@ export interface Policy {
   readonly unknown: Verdict;
   /** For an ABI other than the machine's own and its 32-bit one. */
   readonly foreign: Verdict;
+  /** For all numbers above those of some calls, in each ABI: calls that the policy's author cannot have known. */
+  readonly newer?: { readonly than: readonly string[]; readonly verdict: Verdict };
+  /** For the whole 32-bit ABI, whatever the rules say. */
+  readonly compat?: Verdict;
+  /** For the x32 ABI, whose numbers are those of x86-64 with a bit set. Absent: unknown numbers like others. */
+  readonly x32?: Verdict;
 }
 
 /** Machines that programs can be made for, as in `process.arch`. */
@@ -42,18 +59,21 @@ export type Machine = 'x64' | 'arm64';
 /** AUDIT_ARCH_* of linux/audit.h with the numbers that go with it: the native ABI, then the 32-bit one. */
 const abis: Record<Machine, readonly [Abi, Abi]> = {
   x64: [
-    { audit: 0xc000003e, numbers: x86_64 },
-    { audit: 0x40000003, numbers: i386 },
+    { audit: 0xc000003e, numbers: x86_64, bits: 64, x32: 0x4000_0000 },
+    { audit: 0x40000003, numbers: i386, bits: 32 },
   ],
   arm64: [
-    { audit: 0xc00000b7, numbers: aarch64 },
-    { audit: 0x40000028, numbers: arm },
+    { audit: 0xc00000b7, numbers: aarch64, bits: 64 },
+    { audit: 0x40000028, numbers: arm, bits: 32 },
   ],
 };
 
 interface Abi {
   readonly audit: number;
   readonly numbers: SyscallTable;
+  readonly bits: 32 | 64;
+  /** From here on numbers are those of x32: __X32_SYSCALL_BIT of asm/unistd.h. */
+  readonly x32?: number;
 }
 
 /** Opcodes of linux/bpf_common.h: BPF_LD|W|ABS, BPF_ALU|AND|K, BPF_JMP|JA, |JEQ, |JGT, |JGE and BPF_RET|K. */
@@ -91,11 +111,21 @@ export function compile(policy: Policy, capabilities: readonly string[], machine
       op.equal,
       native.audit,
       numbers(policy, rules, native),
-      branch(op.equal, compat.audit, numbers(policy, rules, compat), verdict(policy.foreign)),
+      branch(
+        op.equal,
+        compat.audit,
+        policy.compat === undefined ? numbers(policy, rules, compat) : verdict(policy.compat),
+        verdict(policy.foreign),
+      ),
     ),
   ];
   if (program.length > maximumLength) {
-    throw new Error(`the seccomp program has ${program.length} instructions, the kernel takes ${maximumLength}`);
+    throw new MinirunError(
+      'cannot make a seccomp filter',
+      `the profile makes a program of ${program.length} instructions, and the kernel takes ${maximumLength}`,
+      'Leave rules with arguments out of it: they take the most',
+      { code: 125 },
+    );
   }
   return encode(program);
 }
@@ -146,13 +176,22 @@ function numbers(policy: Policy, rules: readonly Rule[], abi: Abi): Instruction[
     if (previous === undefined || !same(previous.decision, decision)) ranges.push({ first, decision });
   };
   let next = 0;
+  const newest = newestOf(policy, abi);
   for (const [number, own] of [...byNumber].sort(([a], [b]) => a - b)) {
+    if (number > newest) break;
     if (number > next) add(next, unknown);
     add(number, decide(own, policy.otherwise));
     next = number + 1;
   }
-  add(next, unknown);
-  return [instruction(op.load, offset.number), ...search(ranges)];
+  add(next, newest === Infinity ? unknown : { conditional: [], last: policy.newer?.verdict ?? policy.unknown });
+  if (abi.x32 !== undefined && policy.x32 !== undefined) add(abi.x32, { conditional: [], last: policy.x32 });
+  return [instruction(op.load, offset.number), ...search(ranges, abi.bits)];
+}
+
+/** The number above which calls are too new for the policy. */
+function newestOf({ newer }: Policy, { numbers: table }: Abi): number {
+  const known = newer?.than.flatMap((name) => table[name] ?? []) ?? [];
+  return known.length === 0 ? Infinity : Math.max(...known);
 }
 
 /** Cuts rules after the first one that decides whatever the arguments are. */
@@ -171,17 +210,17 @@ function same(a: Decision, b: Decision): boolean {
 }
 
 /** Finds the range of the loaded number by halving. Every path ends in a return. */
-function search(ranges: readonly Range[]): Instruction[] {
+function search(ranges: readonly Range[], bits: 32 | 64): Instruction[] {
   const [only] = ranges;
   if (only === undefined) throw new Error('no range to search');
   const middle = ranges[ranges.length >> 1];
-  if (middle === undefined || middle === only) return leaf(only.decision);
+  if (middle === undefined || middle === only) return leaf(only.decision, bits);
   const half = ranges.length >> 1;
-  return branch(op.atLeast, middle.first, search(ranges.slice(half)), search(ranges.slice(0, half)));
+  return branch(op.atLeast, middle.first, search(ranges.slice(half), bits), search(ranges.slice(0, half), bits));
 }
 
-function leaf(decision: Decision): Instruction[] {
-  return [...decision.conditional.flatMap(conditional), ...verdict(decision.last)];
+function leaf(decision: Decision, bits: 32 | 64): Instruction[] {
+  return [...decision.conditional.flatMap((rule) => conditional(rule, bits)), ...verdict(decision.last)];
 }
 
 /**
@@ -205,8 +244,8 @@ interface Test {
 }
 
 /** A rule with conditions: returns its verdict when all hold, else falls through to what follows. */
-function conditional(rule: Rule): Instruction[] {
-  const conditions = (rule.where ?? []).map(testsOf);
+function conditional(rule: Rule, bits: 32 | 64): Instruction[] {
+  const conditions = (rule.where ?? []).map((condition) => testsOf(bits === 32 ? { ...condition, bits } : condition));
   const end = conditions.reduce((sum, tests) => sum + tests.length, 0);
   const body: Instruction[] = [];
   for (const tests of conditions) {
@@ -277,7 +316,7 @@ function returnValue(what: Verdict): number {
     case 'kill-process':
       return 0x80000000;
     default:
-      return 0x00050000 | what.errno;
+      return 'errno' in what ? 0x00050000 | what.errno : 0x7ff00000 | what.trace;
   }
 }
 

@@ -57,8 +57,9 @@ const everyday: readonly Rule[] = [
   allow('fork vfork execve execveat exit exit_group wait4 waitid waitpid set_tid_address restart_syscall rseq'),
   allow('getpid getppid gettid getpgid getpgrp setpgid getsid setsid pidfd_open pidfd_send_signal process_mrelease'),
   allow('prctl arch_prctl set_thread_area get_thread_area modify_ldt set_tls get_tls cacheflush breakpoint'),
-  // Tracing: Linux >= 4.8 runs the filter again after a tracer changed a call, so it is no way round this policy.
-  allow('ptrace process_vm_readv process_vm_writev'),
+  // Tracing: Linux >= 4.8 runs the filter again after a tracer changed a call, so it is no way round this policy. Its
+  // short cuts process_vm_readv and process_vm_writev are below: tracers go on without them.
+  allow('ptrace'),
   // Called by the trampolines that a uprobe of the host puts into a process: a refusal would kill the traced program.
   allow('uprobe uretprobe'),
   // Signals.
@@ -93,7 +94,6 @@ const everyday: readonly Rule[] = [
   allow('uname sysinfo getrandom'),
   // Confining oneself further.
   allow('seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self'),
-  allow('lsm_get_self_attr lsm_set_self_attr lsm_list_modules'),
 ];
 
 /** What takes a capability. The kernel checks it too; the filter keeps the code before that check out of reach. */
@@ -105,13 +105,15 @@ const gated: readonly Rule[] = [
   allowWith('CAP_SYS_ADMIN', 'unshare setns clone clone3 sethostname setdomainname'),
   // Quotas, and watching whole file systems.
   allowWith('CAP_SYS_ADMIN', 'quotactl quotactl_fd fanotify_init'),
+  // Labels of AppArmor, SELinux and others.
+  allowWith('CAP_SYS_ADMIN', 'lsm_get_self_attr lsm_set_self_attr lsm_list_modules'),
   allowWith('CAP_SYS_ADMIN CAP_BPF', 'bpf'),
   allowWith('CAP_SYS_ADMIN CAP_PERFMON', 'perf_event_open'),
   // The kernel's log.
   allowWith('CAP_SYS_ADMIN CAP_SYSLOG', 'syslog'),
   allowWith('CAP_SYS_CHROOT', 'chroot'),
   // Other processes' memory and descriptors.
-  allowWith('CAP_SYS_PTRACE', 'kcmp pidfd_getfd process_madvise'),
+  allowWith('CAP_SYS_PTRACE', 'kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev'),
   // Placing memory on NUMA nodes.
   allowWith('CAP_SYS_NICE', 'get_mempolicy set_mempolicy set_mempolicy_home_node mbind migrate_pages move_pages'),
   allowWith('CAP_SYS_MODULE', 'init_module finit_module delete_module'),
@@ -130,6 +132,22 @@ function when(name: string, argument: 0 | 1, value: bigint, verdict: Verdict): R
   return { names: [name], verdict, where: [{ argument, bits: 32, is: '==', value }] };
 }
 
+/**
+ * Families of sockets that are allowed, AF_* of linux/socket.h, in ranges. Between them are AF_ALG, the kernel's crypto
+ * (CVE-2026-31431; 38); AF_VSOCK, which reaches the hypervisor whatever the net namespace (40); and those of networks that
+ * are gone, whose modules may be left: DECnet, Econet, ATM's SVC, IrDA, WANPIPE, ISDN, CAIF. Docker has it so since 2026.
+ */
+const families = [
+  [0n, 11n],
+  [13n, 18n],
+  [21n, 22n],
+  [24n, 24n],
+  [26n, 33n],
+  [35n, 36n],
+  [39n, 39n],
+  [41n, 45n],
+] as const;
+
 /** What depends on the arguments. */
 const inspected: readonly Rule[] = [
   // A new process or thread, but no new namespace.
@@ -142,14 +160,22 @@ const inspected: readonly Rule[] = [
   { names: ['clone3'], verdict: ENOSYS, unless: ['CAP_SYS_ADMIN'] },
   // PER_LINUX, PER_LINUX32, each with UNAME26, and the query. The others weaken address space randomization and more.
   ...[0x0n, 0x8n, 0x2_0000n, 0x2_0008n, 0xffff_ffffn].map((persona) => when('personality', 0, persona, 'allow')),
-  // AF_ALG, the kernel's crypto (CVE-2026-31431), and AF_VSOCK, which reaches the hypervisor whatever the net
-  // namespace. EAFNOSUPPORT is what a kernel without them says, and programs fall back; EPERM they report as an error.
-  when('socket', 0, 38n, EAFNOSUPPORT),
-  when('socket', 0, 40n, EAFNOSUPPORT),
-  allow('socket'),
+  // EAFNOSUPPORT is what a kernel without them says, and programs fall back; EPERM they report as an error.
+  ...families.map(
+    ([first, last]): Rule => ({
+      names: ['socket'],
+      verdict: 'allow',
+      where: [
+        { argument: 0, bits: 32, is: '>=', value: first },
+        { argument: 0, bits: 32, is: '<=', value: last },
+      ],
+    }),
+  ),
+  { names: ['socket'], verdict: EAFNOSUPPORT },
   // The way round that in the 32-bit ABI: socketcall(SYS_SOCKET) has the family behind a pointer, and any program on
   // x86-64 can make 32-bit calls. musl uses socket itself; 32-bit glibc as Debian builds it (for Linux >= 3.2) knows
   // socketcall only, and so makes no sockets under this policy. The rest of socketcall works on sockets that exist.
+  // Docker leaves it to AppArmor and SELinux, which not every machine has: docs/adr/0019.
   when('socketcall', 0, 1n, ENOSYS),
   allow('socketcall'),
   // TIOCSTI types into a terminal and TIOCLINUX pastes into it. Only 32 bits count (CVE-2019-10063).
@@ -162,6 +188,12 @@ const inspected: readonly Rule[] = [
 const missing: readonly Rule[] = [
   // libmount and others go on with /proc/self/mountinfo after ENOSYS, but give up after EPERM.
   { names: words('statmount listmount'), verdict: ENOSYS, unless: ['CAP_SYS_ADMIN'] },
+  // And libraries of the security modules with /proc/self/attr.
+  {
+    names: words('lsm_get_self_attr lsm_set_self_attr lsm_list_modules'),
+    verdict: ENOSYS,
+    unless: ['CAP_SYS_ADMIN'],
+  },
   // Numbers without a call behind them in any Linux since 6.8.
   {
     names: words(`_sysctl afs_syscall bdflush break create_module epoll_ctl_old epoll_wait_old ftime

@@ -1,12 +1,12 @@
 import { describe, expect, test } from 'bun:test';
 import fs from 'node:fs';
-import { compile, type Condition, gatesOf, type Machine, type Policy } from '../../../src/init/seccomp/bpf.ts';
-import { gates, programs } from '../../../src/init/seccomp/compiled.ts';
-import { renderCompiled } from '../../../src/init/seccomp/generate.ts';
-import { seccompProgram } from '../../../src/init/seccomp/index.ts';
+import { compile, type Condition, gatesOf, type Machine, type Policy } from '../../../src/seccomp/bpf.ts';
+import { gates, programs } from '../../../src/seccomp/compiled.ts';
+import { renderCompiled } from '../../../src/seccomp/generate.ts';
+import { seccompFilter } from '../../../src/seccomp/index.ts';
 import { defaultCapabilities } from '../../../src/container/capabilities.ts';
-import { defaultPolicy } from '../../../src/init/seccomp/profile.ts';
-import { aarch64, arm, i386, type SyscallTable, x86_64 } from '../../../src/init/seccomp/tables.ts';
+import { defaultPolicy } from '../../../src/seccomp/profile.ts';
+import { aarch64, arm, i386, type SyscallTable, x86_64 } from '../../../src/seccomp/tables.ts';
 
 type Outcome = 'allow' | 'EPERM' | 'ENOSYS' | 'EAFNOSUPPORT';
 
@@ -109,6 +109,14 @@ const everywhere: [string, bigint[], Outcome, Outcome][] = [
   ['socket', [39n], 'allow', 'allow'],
   ['socket', [38n], 'EAFNOSUPPORT', 'EAFNOSUPPORT'],
   ['socket', [40n], 'EAFNOSUPPORT', 'EAFNOSUPPORT'],
+  ['socket', [10n], 'allow', 'allow'],
+  ['socket', [17n], 'allow', 'allow'],
+  ['socket', [12n], 'EAFNOSUPPORT', 'EAFNOSUPPORT'],
+  ['socket', [37n], 'EAFNOSUPPORT', 'EAFNOSUPPORT'],
+  ['socket', [45n], 'allow', 'allow'],
+  ['socket', [46n], 'EAFNOSUPPORT', 'EAFNOSUPPORT'],
+  ['socket', [0x1_0000_0026n], 'EAFNOSUPPORT', 'EAFNOSUPPORT'],
+  ['lsm_set_self_attr', [], 'ENOSYS', 'allow'],
   ['ioctl', [0n, 0x5401n], 'allow', 'allow'],
   ['ioctl', [0n, 0x5412n], 'EPERM', 'EPERM'],
   ['ioctl', [0n, 0x541cn], 'EPERM', 'EPERM'],
@@ -311,9 +319,9 @@ describe('the compiler', () => {
   });
 });
 
-describe('seccompProgram', () => {
-  test('compiled.ts is up to date; else run: bun src/init/seccomp/generate.ts', () => {
-    const file = new URL('../../../src/init/seccomp/compiled.ts', import.meta.url);
+describe('seccompFilter', () => {
+  test('compiled.ts is up to date; else run: bun src/seccomp/generate.ts', () => {
+    const file = new URL('../../../src/seccomp/compiled.ts', import.meta.url);
     expect(renderCompiled()).toBe(fs.readFileSync(file, 'utf8'));
     expect(gatesOf(defaultPolicy)).toEqual([...gates]);
   });
@@ -325,7 +333,7 @@ describe('seccompProgram', () => {
     ['CAP_SYS_ADMIN', admin],
   ])('is what the compiler makes for %s', (_, capabilities) => {
     const expected = compile(defaultPolicy, capabilities, process.arch as Machine);
-    expect(Buffer.from(seccompProgram(capabilities)).equals(expected)).toBe(true);
+    expect(Buffer.from(seccompFilter('default', capabilities).program).equals(expected)).toBe(true);
   });
 
   test('is precompiled for the default capabilities and for none', () => {
