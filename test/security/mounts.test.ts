@@ -134,7 +134,7 @@ describe.skipIf(skipOrFail(missingWorld()))('mounts and a hostile root', () => {
     const fake = path.join(world.directory, 'fake-pts');
     // Names that are looked up on the host, or inside through links, would lead to the victim.
     await world.sh(`
-      mkdir ${dev} ${fake}; cd ${dev}; mknod -m 666 null c 1 3; ln -s ${fake} pts; ln -s /etc/shells console
+      mkdir ${dev} ${fake}; cd ${dev}; mknod -m 666 null c 1 3; ln -s ${fake} pts; touch console
       cd ${fake}; ln -s /dev/pts/ptmx ptmx; for n in $(seq 0 40); do ln -s ${victim}/file $n; done; mkdir -p ${rootfs}${fake}`);
     const mine = await run('-t', '-v', `${dev}:/dev`, '--rootfs', rootfs, 'sh', '-c', 'echo mine >/dev/console');
     expect(mine).toMatchObject({ code: 0, stdout: 'mine\r\n' });
