@@ -118,12 +118,7 @@ export function planNetwork(network: NetworkDefinition, facts: NetworkFacts, nam
 }
 
 /** All steps that give a container its own network stack, wired to its networks. Pure. */
-export function planConnection(
-  netns: string,
-  endpoints: readonly Endpoint[],
-  ipv6: boolean,
-  holder?: string,
-): Step[] {
+export function planConnection(netns: string, endpoints: readonly Endpoint[], ipv6: boolean, holder?: string): Step[] {
   return [
     ...planNamespace(netns, holder),
     ...endpoints.flatMap((endpoint) => planAttach(endpoint, netns, ipv6)),
