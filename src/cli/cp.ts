@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { MinirunError } from '../errors.ts';
+import { printable } from './output/printable.ts';
 
 /** `minirun cp [OPTIONS] CONTAINER:PATH PATH|-` and the other way round */
 export function registerCp(program: Command): void {
@@ -46,7 +47,7 @@ export function registerCp(program: Command): void {
         if (to.container !== undefined) recordCopy(to.container, 'extract-to-dir', to.path);
         if (options.quiet === true) return;
         const { humanSize } = await import('./output/units.ts');
-        process.stderr.write(`Successfully copied ${humanSize(bytes, 3)} to ${destination}\n`);
+        process.stderr.write(`Successfully copied ${humanSize(bytes, 3)} to ${printable(destination)}\n`);
       },
     );
 }

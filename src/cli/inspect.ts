@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { MinirunError } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
+import { printable } from './output/printable.ts';
 
 const types = ['container', 'image', 'network', 'volume'] as const;
 type Type = (typeof types)[number];
@@ -46,7 +47,7 @@ export async function inspectAll(
     }
   }
   process.stdout.write(formatObjects(format, found));
-  for (const { message } of errors) process.stderr.write(`minirun: ${message}\n`);
+  for (const { message } of errors) process.stderr.write(`minirun: ${printable(message)}\n`);
   if (errors.length > 0) process.exitCode = 1;
 }
 

@@ -68,7 +68,7 @@ function registerAdd(link: Command): void {
         peerAddresses: options.peerAddr,
         mac: options.mac,
         peerMac: options.peerMac,
-        mtu: options.mtu === undefined ? undefined : Number(options.mtu),
+        mtu: mtuOf(options.mtu),
         shape: Object.fromEntries(shape),
         force: options.force === true,
       };
@@ -141,7 +141,7 @@ function registerSet(link: Command): void {
       const { parseDelay, parseLoss, parseRate } = await import('../network/shape.ts');
       const { setLink } = await import('../container/linking.ts');
       const settings = {
-        mtu: options.mtu === undefined ? undefined : Number(options.mtu),
+        mtu: mtuOf(options.mtu),
         rate: options.rate === undefined ? undefined : (parseRate(options.rate) ?? null),
         delay: options.delay === undefined ? undefined : (parseDelay(options.delay) ?? null),
         loss: options.loss === undefined ? undefined : (parseLoss(options.loss) ?? null),
@@ -161,4 +161,10 @@ function registerState(link: Command, state: 'up' | 'down'): void {
       const { setLinkState } = await import('../container/linking.ts');
       await forEach(references, (reference) => setLinkState(reference, state === 'up'), { print: false });
     });
+}
+
+/** `--mtu`; what is none is refused where the addresses are known. @throws MinirunError when it is no number */
+function mtuOf(text: string | undefined): number | undefined {
+  if (text === undefined || /^\d{1,9}$/.test(text)) return text === undefined ? undefined : Number(text);
+  throw new MinirunError(`invalid --mtu "${text}"`, 'it is no number of bytes', 'Give one such as 1500');
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { MinirunError } from '../errors.ts';
 import type { Credentials, StoredAt } from '../image/registry/login.ts';
+import { printable } from './output/printable.ts';
 
 interface Options {
   username?: string;
@@ -72,7 +73,7 @@ async function loggedInAgain(host: string, insecure: boolean): Promise<boolean> 
     await verifyLogin(host, stored, insecure);
   } catch (error) {
     if (!(error instanceof RegistryError) || error.kind !== 'denied') throw error;
-    process.stderr.write(`minirun: ${error.message}\n`);
+    process.stderr.write(`minirun: ${printable(error.message)}\n`);
     return false;
   }
   process.stdout.write('Login Succeeded\n');

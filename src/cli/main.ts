@@ -35,6 +35,14 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Show what happens to containers, images, networks and volumes',
     load: async () => (await import('./events.ts')).registerEvents,
   },
+  healthcheck: {
+    summary: 'Check whether a container is well',
+    load: async () => (await import('./healthcheck.ts')).registerHealthcheck,
+  },
+  generate: {
+    summary: 'Write what starts containers at boot',
+    load: async () => (await import('./generate.ts')).registerGenerate,
+  },
   logs: { summary: "Show a container's output", load: async () => (await import('./logs.ts')).registerLogs },
   exec: {
     summary: 'Run a further command in a running container',
@@ -134,6 +142,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
   reap: { summary: '', load: async () => (await import('./reap.ts')).registerReap },
 };
 
+function commandOf(name = ''): (typeof commands)[string] | undefined {
+  return Object.hasOwn(commands, name) ? commands[name] : undefined;
+}
+
 /** Commands that need neither the state directory nor root. */
 const harmless = new Set(['version', 'doctor', 'help', '--help', '-h', undefined]);
 
@@ -179,7 +191,7 @@ async function dispatch(argv: string[]): Promise<void> {
     .exitOverride()
     .configureOutput({ writeErr: () => {} })
     .showHelpAfterError(false);
-  const command = name === undefined ? undefined : commands[name];
+  const command = commandOf(name);
   if (command === undefined) {
     if (!harmless.has(name)) {
       throw new MinirunError(`unknown command "${name}"`, undefined, 'See minirun --help for those there are', {
@@ -224,7 +236,7 @@ async function prepareState(): Promise<void> {
 }
 
 async function help(program: Command, topic?: string): Promise<void> {
-  const command = topic === undefined ? undefined : commands[topic];
+  const command = commandOf(topic);
   if (command !== undefined) {
     (await command.load())(program);
     await program.parseAsync([topic as string, '--help'], { from: 'user' });
@@ -251,10 +263,8 @@ function report(error: unknown, argv: string[]): number {
   const commanderCode = (error as { code?: unknown }).code;
   if (typeof commanderCode === 'string' && commanderCode.startsWith('commander.')) {
     if ((error as { exitCode?: number }).exitCode === 0) return 0;
-    const command = argv.find((word) => word in commands);
-    const message = messageOf(error)
-      .replace(/^error: /, '')
-      .replaceAll('\n', ' ');
+    const command = argv.find((word) => commandOf(word) !== undefined);
+    const message = printable(messageOf(error).replace(/^error: /, ''));
     process.stderr.write(`minirun: ${message}. See minirun ${command === undefined ? '' : `${command} `}--help.\n`);
     return 125;
   }
@@ -265,11 +275,11 @@ function report(error: unknown, argv: string[]): number {
   }
   const full = fullDisk(error);
   if (full !== undefined) {
-    process.stderr.write(`minirun: ${full.message}\n`);
+    process.stderr.write(`minirun: ${printable(full.message)}\n`);
     return argv.some((word) => word === 'run' || word === 'create') ? 125 : 1;
   }
   process.stderr.write(
-    `minirun: internal error: ${messageOf(error)}. This is a bug in minirun; set MINIRUN_DEBUG=1 to see where it happened.\n`,
+    `minirun: internal error: ${printable(messageOf(error))}. This is a bug in minirun; set MINIRUN_DEBUG=1 to see where it happened.\n`,
   );
   if (process.env.MINIRUN_DEBUG === '1' && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   return 125;

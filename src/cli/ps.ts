@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import type { Volume } from '../container/definition.ts';
+import type { ContainerState, Definition, Volume } from '../container/definition.ts';
+import { shownHealth } from '../container/health.ts';
 import { type ShownStatus, shownStatus } from '../container/status.ts';
 import type { Container } from '../container/store.ts';
 import { MinirunError } from '../errors.ts';
@@ -33,7 +34,7 @@ export function registerPs(program: Command): void {
     .option('--no-trunc', 'whole ids and commands')
     .option(
       '-f, --filter <key=value>',
-      'id, name, label, status, exited, network, volume or ancestor (repeatable)',
+      'id, name, label, status, exited, health, network, volume or ancestor (repeatable)',
       collect,
       [],
     )
@@ -91,6 +92,10 @@ async function filtersFor(given: readonly string[]): Promise<Record<string, Filt
     status: {
       values: [...statuses, 'paused', 'removing', 'dead'],
       matches: ({ state }, value) => shownStatus(state) === value,
+    },
+    health: {
+      values: ['starting', 'healthy', 'unhealthy', 'none'],
+      matches: ({ definition, state }, value) => (shownHealth(definition, state)?.Status ?? 'none') === value,
     },
     exited: { matches: ({ state }, value) => state.status === 'exited' && String(state.exitCode) === value },
     network: {
@@ -185,17 +190,24 @@ function shownCommand({ definition }: Container, truncates: boolean): string {
   return JSON.stringify(truncates ? shortened(line, 20) : line);
 }
 
-function statusLine({ state }: Container, since: (time: string) => string): string {
+function statusLine({ definition, state }: Container, since: (time: string) => string): string {
   switch (shownStatus(state)) {
     case 'created':
       return 'Created';
     case 'running':
-      return `Up ${since(state.startedAt)}`;
+      return `Up ${since(state.startedAt)}${healthWords(definition, state)}`;
     case 'restarting':
       return `Restarting (${state.exitCode}) ${since(state.finishedAt)} ago`;
     case 'exited':
       return `Exited (${state.exitCode}) ${since(state.finishedAt)} ago`;
   }
+}
+
+/** Docker's: `(healthy)`, `(health: starting)`. */
+function healthWords(definition: Definition, state: ContainerState): string {
+  const status = shownHealth(definition, state)?.Status;
+  if (status === undefined) return '';
+  return status === 'starting' ? ' (health: starting)' : ` (${status})`;
 }
 
 /** Volumes, and directories of the host that the user mounted; minirun's own files for /etc are none. */

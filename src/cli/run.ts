@@ -1,7 +1,8 @@
-import type { Command } from 'commander';
+import { Command, type Option } from 'commander';
 import type { ContainerRequest } from '../container/create.ts';
 import { MinirunError } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
+import { printable } from './output/printable.ts';
 
 type Options = Record<string, string | string[] | boolean | undefined>;
 
@@ -67,6 +68,14 @@ function containerOptions(command: Command): Command {
     .option('--init', 'run a tiny init as pid 1')
     .option('--stop-signal <signal>', 'signal that stop sends')
     .option('--stop-timeout <seconds>', 'seconds until stop sends SIGKILL')
+    .option('--health-cmd <command>', 'command that tells whether it is well: 0 is healthy')
+    .option('--health-interval <duration>', 'time between two checks (default: 30s)')
+    .option('--health-timeout <duration>', 'time after which a check has failed (default: 30s)')
+    .option('--health-retries <number>', 'failures in a row that make it unhealthy (default: 3)')
+    .option('--health-start-period <duration>', 'time in which failures do not count (default: 0s)')
+    .option('--health-start-interval <duration>', 'time between two checks in the start period (default: 5s)')
+    .option('--health-on-failure <action>', 'what to do when it becomes unhealthy: none, kill, restart, stop')
+    .option('--no-healthcheck', 'do not check it, whatever the image says')
     .option('--ulimit <name=soft[:hard]>', 'resource limit (repeatable)', collect)
     .option('--sysctl <key=value>', "setting of the container's namespaces (repeatable)", collect)
     .option('-l, --label <key[=value]>', 'label (repeatable)', collect)
@@ -89,7 +98,7 @@ export function registerRun(program: Command): void {
     .option('-d, --detach', 'leave it running and print its id')
     .option('--sig-proxy <bool>', 'pass signals on to the command', 'true')
     .action(async (image: string | undefined, command: string[], options: Options) => {
-      const request = toRequest(image, command, options);
+      const request = toRequest(image, command, options, typedWords(program));
       const detach = options.detach === true;
       if (detach && options.sigProxy !== 'true')
         refuse('--sig-proxy does not go with -d', 'there is nobody to pass signals on');
@@ -128,7 +137,7 @@ export function registerCreate(program: Command): void {
     .summary('Create a container without starting it')
     .usage('[OPTIONS] IMAGE [COMMAND [ARG…]]')
     .action(async (image: string | undefined, command: string[], options: Options) => {
-      const request = toRequest(image, command, options);
+      const request = toRequest(image, command, options, typedWords(program));
       await failAs125(async () => {
         await reconcileFirst('index');
         const { draftContainer, writeContainer } = await import('../container/create.ts');
@@ -176,7 +185,48 @@ async function writeCidfile(file: string | undefined, id: string): Promise<() =>
   return () => fs.rmSync(file, { force: true });
 }
 
-function toRequest(first: string | undefined, rest: string[], options: Options): ContainerRequest {
+/** The words behind `run` or `create`. */
+function typedWords(program: Command): string[] {
+  return (program as unknown as { rawArgs: string[] }).rawArgs.slice(1);
+}
+
+/** The words of a `run` or `create` without some of its options, named as commander names them: `cidfile`. Pure. */
+export function withoutOptions(words: readonly string[], names: readonly string[]): string[] {
+  const known = containerOptions(new Command('run')).option('-d, --detach').option('--sig-proxy <bool>').options;
+  const takesValue = (option: Option | undefined) => option !== undefined && (option.required || option.optional);
+  const isDropped = (option: Option | undefined) => option !== undefined && names.includes(option.attributeName());
+  const kept: string[] = [];
+  for (let at = 0; at < words.length; at++) {
+    const text = words[at] as string;
+    if (text === '--' || text === '-' || !text.startsWith('-')) return [...kept, ...words.slice(at)];
+    if (text.startsWith('--')) {
+      const name = text.split('=')[0];
+      // Of one with two long names the first stands for the short one.
+      const option = known.find(({ long, short }) => long === name || short === name);
+      const value = takesValue(option) && !text.includes('=') ? words.slice(++at, at + 1) : [];
+      if (!isDropped(option)) kept.push(text, ...value);
+      continue;
+    }
+    // Several letters, of which the last may have a value: `-itd`, `-eA=b`.
+    let letters = '';
+    let value: string[] = [];
+    for (let place = 1; place < text.length; place++) {
+      const option = known.find(({ short }) => short === `-${text[place]}`);
+      const rest = text.slice(place + 1);
+      if (takesValue(option)) {
+        value = rest === '' ? words.slice(++at, at + 1) : [];
+        if (isDropped(option)) value = [];
+        else letters += text.slice(place);
+        break;
+      }
+      if (!isDropped(option)) letters += text[place];
+    }
+    if (letters !== '') kept.push(`-${letters}`, ...value);
+  }
+  return kept;
+}
+
+function toRequest(first: string | undefined, rest: string[], options: Options, words: string[]): ContainerRequest {
   const list = (name: string) => (options[name] as string[] | undefined) ?? [];
   const text = (name: string) => options[name] as string | undefined;
   const rootfs = text('rootfs');
@@ -231,6 +281,16 @@ function toRequest(first: string | undefined, rest: string[], options: Options):
     init: options.init === true,
     stopSignal: text('stopSignal'),
     stopTimeout: timeout === undefined ? undefined : Number(timeout),
+    health: {
+      cmd: text('healthCmd'),
+      interval: text('healthInterval'),
+      timeout: text('healthTimeout'),
+      retries: text('healthRetries'),
+      startPeriod: text('healthStartPeriod'),
+      startInterval: text('healthStartInterval'),
+      onFailure: text('healthOnFailure'),
+      none: options.healthcheck === false,
+    },
     ulimit: list('ulimit'),
     sysctl: list('sysctl'),
     label: list('label'),
@@ -242,12 +302,13 @@ function toRequest(first: string | undefined, rest: string[], options: Options):
     openReport: async () =>
       (await import('./output/progress.ts')).reportTo(undefined, { quiet: options.quiet === true }),
     rootfs,
+    words,
     restart: text('restart') ?? 'no',
     autoRemove: options.rm === true,
     tty: options.tty === true,
     interactive: options.interactive === true,
     notice: (line) => {
-      if (options.quiet !== true || line.startsWith('warning')) process.stderr.write(`minirun: ${line}\n`);
+      if (options.quiet !== true || line.startsWith('warning')) process.stderr.write(`minirun: ${printable(line)}\n`);
     },
   };
 }

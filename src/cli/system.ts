@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander';
 import { MinirunError } from '../errors.ts';
+import { printable } from './output/printable.ts';
 import type { Pruned } from './output/pruned.ts';
 
 /** `minirun system COMMAND` */
@@ -133,9 +134,13 @@ function registerReconcile(system: Command): void {
     .action(async ({ due }: { due?: boolean }) => {
       const { reconcile } = await import('../container/reconcile.ts');
       // Each file is looked at, so that damage does not come to light only when the file is needed.
-      if (due !== true) (await import('../container/heal.ts')).readEverything();
+      if (due !== true) {
+        const { readEverything, settleDamage } = await import('../container/heal.ts');
+        readEverything();
+        for (const line of await settleDamage()) process.stderr.write(`minirun: warning: ${printable(line)}\n`);
+      }
       const problems = await reconcile(due === true ? 'due' : 'all');
-      for (const problem of problems) process.stderr.write(`minirun: ${problem}\n`);
+      for (const problem of problems) process.stderr.write(`minirun: ${printable(problem)}\n`);
       if (problems.length > 0) process.exitCode = 1;
       if (due === true) return;
       const { sweepImages } = await import('../image/collect.ts');

@@ -7,7 +7,7 @@ import type { Step } from '../host/steps.ts';
 import { stateRoot } from '../state/paths.ts';
 
 /** The profile of containers for which nothing else was asked. */
-export const defaultProfile = 'minirun-default';
+const defaultProfile = 'minirun-default';
 
 /** The kernel's files about AppArmor; all below `/`, but for tests. */
 const places = {

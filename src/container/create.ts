@@ -37,6 +37,8 @@ import {
   parseSysctl,
   parseUlimit,
 } from './options.ts';
+import { checkCommand } from './health.ts';
+import { healthActionOf, healthcheckOf, type HealthRequest } from './health-options.ts';
 import { parseShmSize } from './mount-options.ts';
 import { planMounts } from './mounts.ts';
 import type { OciSpec } from './oci.ts';
@@ -94,6 +96,7 @@ export interface ContainerRequest {
   init: boolean;
   stopSignal?: string;
   stopTimeout?: number;
+  health: HealthRequest;
   ulimit: string[];
   sysctl: string[];
   label: string[];
@@ -101,6 +104,8 @@ export interface ContainerRequest {
   securityOpt: string[];
   pull: PullPolicy;
   rootfs?: string;
+  /** The words of the command, as they came. */
+  words?: string[];
   restart: string;
   autoRemove: boolean;
   tty: boolean;
@@ -173,6 +178,8 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const init = request.init ? staticInit() : undefined;
   const rootfs = request.rootfs === undefined ? undefined : checkRootfs(request.rootfs);
   const security = await resolveSecurity(options, { capabilities, privileged: request.privileged }, request.notice);
+  // Before the image is fetched; then again with what it says.
+  healthcheckOf(request.health, undefined);
 
   const image = rootfs === undefined ? await imageOf(request) : undefined;
   if (image !== undefined && image.layers.length > mostLayers) {
@@ -184,6 +191,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     );
   }
   const config = image?.config ?? {};
+  const healthcheck = healthcheckOf(request.health, config.Healthcheck);
   const { mounts, volumes, devices } = planned.complete(Object.keys(config.Volumes ?? {}), request.image);
   const entrypoint =
     request.entrypoint === undefined
@@ -236,7 +244,9 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     volumes,
     ...(request.volumesFrom.length > 0 ? { volumesFrom: request.volumesFrom } : {}),
     ...(shmSize === undefined ? {} : { shmSize }),
-    healthcheck: config.Healthcheck,
+    healthcheck,
+    ...(request.words === undefined ? {} : { typed: { words: request.words, directory: process.cwd() } }),
+    healthOnFailure: healthActionOf(request.health, checkCommand({ healthcheck }) !== undefined),
   };
   const files = containerFiles(id);
   const spec = planSpec({

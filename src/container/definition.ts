@@ -84,11 +84,21 @@ export interface Definition {
   volumesFrom?: string[];
   /** `--shm-size`, bytes. */
   shmSize?: number;
-  /** The image's; kept to be shown. */
-  healthcheck?: ImageConfig['Healthcheck'];
   /** What could be read of a file that was damaged: enough to look at the container and to remove it, not to start it. */
   damaged?: boolean;
+  /** What was asked for and what the image says. */
+  healthcheck?: Healthcheck;
+  /** What happens when it becomes unhealthy, beside saying so. */
+  healthOnFailure?: HealthAction;
+  /** The words after `minirun run` or `create`, and where they were typed: for `generate systemd --new`. */
+  typed?: { words: string[]; directory: string };
 }
+
+/** What an image's HEALTHCHECK and `--health-…` say, as docker keeps it: times in nanoseconds, 0 for the usual. */
+export type Healthcheck = NonNullable<ImageConfig['Healthcheck']>;
+
+/** `--health-on-failure`: podman's. */
+export type HealthAction = 'kill' | 'restart' | 'stop';
 
 /** `creating` is the time between the reservation of the name and the first state that others may act on. */
 export type Status = 'creating' | 'created' | 'starting' | 'running' | 'stopping' | 'restarting' | 'exited';

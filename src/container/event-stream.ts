@@ -100,7 +100,10 @@ class EventFile {
   static open(name: string): EventFile | undefined {
     try {
       const fd = fs.openSync(name, 'r');
-      return new EventFile(fd, fs.fstatSync(fd));
+      const stat = fs.fstatSync(fd);
+      if (stat.isFile()) return new EventFile(fd, stat);
+      fs.closeSync(fd);
+      return undefined;
     } catch {
       // There were no events yet, or only of one file.
       return undefined;

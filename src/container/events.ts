@@ -4,7 +4,7 @@ import type { ContainerState, Definition } from './definition.ts';
 import { findId, readContainer } from './store.ts';
 
 /** Docker's event of a container: its labels, its image and its name go with each. */
-export function containerEvent(
+function containerEvent(
   { id, image, name, labels }: Pick<Definition, 'id' | 'image' | 'name' | 'labels'>,
   action: string,
   attributes: Readonly<Record<string, string>> = {},

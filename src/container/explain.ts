@@ -11,11 +11,13 @@ import { isUp, newDefaultNetwork, readNetwork, requireNetwork } from '../network
 import { linksOf } from '../network/link-store.ts';
 import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
+import { explainConfinement } from './apparmor.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Draft } from './create.ts';
 import type { ExplainedUserNamespace } from './explain-user-namespace.ts';
 import type { Definition, Volume } from './definition.ts';
 import { hostsContent, planFiles, resolversFor } from './etc.ts';
+import { checksStep, planChecks } from './health-checks.ts';
 import { type Place, planContainerNames } from './names.ts';
 import { namespaceName, networkOf } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
@@ -35,9 +37,11 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
     portRequests(definition).length === 0 ? [] : planPublished(await proposeFor(definition, endpoints), endpoints);
   const names = planContainerNames(definition, spec.hostname, namespaceName(definition), attached);
   const user = await userNamespaceOf(draft);
+  const apparmor = explainConfinement(spec.process.apparmorProfile, definition.privileged);
   const sections: Section[] = [
     { title: 'Files of the container', steps: fileSteps(definition, spec, endpoints) },
     ...(user === undefined ? [] : [{ title: 'User namespace and what is mounted from outside', steps: user.steps }]),
+    ...apparmor.sections,
     ...attached
       .filter(({ network }) => network.driver === 'bridge')
       .map(({ network, endpoint }) => sharedNetworkSection(network, endpoint.hostIfname)),
@@ -53,7 +57,11 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
           },
         ]
       : []),
-    { title: 'The process', steps: [processStep(definition, spec, endpoints, detach, user)] },
+    ...checksSection(planChecks(definition)),
+    {
+      title: 'The process',
+      steps: [processStep(definition, confined(spec, apparmor.profile), endpoints, detach, user)],
+    },
   ];
   return renderScript(
     `Container ${definition.name} from ${definition.image}: what "minirun run" does, as a person would type it. ` +
@@ -62,6 +70,14 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
     sections,
     variablesOf(definition),
   );
+}
+
+function checksSection(steps: Step[]): Section[] {
+  return steps.length === 0 ? [] : [{ title: 'Health checks', steps }];
+}
+
+function confined(spec: OciSpec, apparmorProfile: string | undefined): OciSpec {
+  return { ...spec, process: { ...spec.process, apparmorProfile } };
 }
 
 /** The two long paths of every script: the container's folder and its topmost image layer. */
@@ -73,6 +89,7 @@ function variablesOf({ id, layers }: Definition): Record<string, string> {
 export async function explainRemove(reference: string, volumes: boolean): Promise<string> {
   const { definition, state } = requireContainer(reference);
   const spec = readSpec(definition.id);
+  const applied = readSteps(definition.id);
   return renderScript(
     `Container ${definition.name}: "delete" is what "minirun rm -f ${volumes ? '-v ' : ''}${definition.name}" does, as a person would type it.`,
     [
@@ -80,7 +97,8 @@ export async function explainRemove(reference: string, volumes: boolean): Promis
         title: 'Files of the container',
         steps: fileSteps(definition, spec, state.endpoints, volumes || definition.autoRemove),
       },
-      { title: 'Network stack of the container', steps: readSteps(definition.id) },
+      { title: 'Network stack of the container', steps: applied.filter(({ id }) => id !== checksStep) },
+      ...checksSection(applied.filter(({ id }) => id === checksStep)),
       { title: 'Links', steps: linksOf(definition.id).flatMap(({ applied }) => applied) },
       {
         title: 'The process',
@@ -259,6 +277,9 @@ function innerScript(
   const user = spec.process.user.username === '' ? '' : `--userspec=${word(spec.process.user.username)} `;
   const env = spec.process.env.map(word).join(' ');
   const change = spec.process.cwd === '/' ? '' : `sh -c ${word(`cd ${word(spec.process.cwd)} && exec "$@"`)} sh `;
+  const { apparmorProfile: profile } = spec.process;
+  if (profile !== undefined && profile !== 'unconfined')
+    lines.push(`printf %s ${word(`exec ${profile}`)} >/proc/thread-self/attr/exec`);
   lines.push(
     `exec env -i ${env} \\`,
     `  setpriv ${dropped}--inh-caps=-all ${spec.process.noNewPrivileges ? '--no-new-privs ' : ''}\\`,

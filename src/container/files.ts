@@ -32,7 +32,8 @@ import {
   wordOf,
 } from '../state/shape.ts';
 import { stepsShape } from '../state/steps-shape.ts';
-import type { ContainerState, Definition, RestartPolicy, Status, Volume } from './definition.ts';
+import type { ContainerState, Definition, HealthAction, RestartPolicy, Status, Volume } from './definition.ts';
+import type { Health, HealthResult, HealthStatus } from './health-record.ts';
 import type { VolumeRecord } from './volume-store.ts';
 import type { OciMount, OciProcess, OciSpec } from './oci.ts';
 
@@ -49,6 +50,8 @@ export const containerFiles = (id: string) => {
     steps: file('steps.json'),
     routes: file('routes.json'),
     renaming: file('renaming'),
+    health: file('health.json'),
+    healthPid: file('health.pid'),
     exit: file('exit'),
     unshareErrors: file('unshare.err'),
     removing: file('removing'),
@@ -153,6 +156,8 @@ export const definitionShape = object<Definition>({
   volumesFrom: optional(words),
   shmSize: optional(count),
   healthcheck: anything,
+  healthOnFailure: optional(wordOf<HealthAction>({ kill: true, restart: true, stop: true })),
+  typed: optional(object<NonNullable<Definition['typed']>>({ words, directory: absolutePath })),
   damaged: optional(flag),
 });
 
@@ -202,6 +207,17 @@ export const stateShape = object<ContainerState>({
   keepsVolumes: optional(flag),
   unannounced: optional(flag),
   error: text,
+});
+
+const healthStatus = wordOf<HealthStatus>({ starting: true, healthy: true, unhealthy: true });
+
+/** `health.json` */
+export const healthShape = object<Health>({
+  schema: oneOf(1),
+  Status: healthStatus,
+  FailingStreak: count,
+  Log: listOf(object<HealthResult>({ Start: time, End: time, ExitCode: number, Output: text })),
+  told: optional(healthStatus),
 });
 
 /** `steps.json`: what was, or was about to be, applied for the container. */

@@ -7,7 +7,7 @@ import { removeTree } from '../host/remove-tree.ts';
 import type { Step } from '../host/steps.ts';
 import { forgetLinksOf, linksOf } from '../network/link-store.ts';
 import { type Departure, leave, lingerNetworks, tearDown } from '../network/lifecycle.ts';
-import { releasePorts } from '../network/port-store.ts';
+import { heldPorts, releasePorts } from '../network/port-store.ts';
 import { withLock } from '../state/lock.ts';
 import { lingerArgv } from './argv.ts';
 import { endCaptures } from './captures.ts';
@@ -16,6 +16,7 @@ import { recordDeath, recordDestruction } from './events.ts';
 import { keepPeersInHosts } from './names.ts';
 import { attachmentsOf } from './networking.ts';
 import { forgetOwner } from './owners.ts';
+import { readRoutes } from './routes-file.ts';
 import {
   areStepsLost,
   type Container,
@@ -61,18 +62,24 @@ export async function finish(
   then: Status | 'removed',
   { force = false, linger = false, owner, keepsVolumes }: FinishOptions = {},
 ): Promise<boolean> {
+  refuseNewer(id);
   const before = await takeOver(id, force, then === 'removed', keepsVolumes);
   if (before === undefined) return false;
   const errors: Error[] = [];
+  let isTold = false;
+  const announce = (definition: Definition) => {
+    const isKilled = force && then === 'removed';
+    // The first time only: what comes after it may have failed.
+    if (!isTold) recordDeath(definition, before, { exitCode: ending.exitCode, isKilled });
+    isTold = true;
+  };
   for (let pass = 1; pass <= 2; pass++) {
     const failed = await takeDown(before, id, linger, async () => {
-      const { exitCode } = ending;
       if (then === 'removed') {
         const definition = readContainer(id)?.definition;
-        if (definition !== undefined) recordDeath(definition, before, { exitCode, isKilled: force });
+        if (definition !== undefined) announce(definition);
         return deleteContainer(id);
       }
-      const announce = (definition: Definition) => recordDeath(definition, before, { exitCode, isKilled: false });
       await settle(id, announce, (state) => ({
         ...state,
         status: then,
@@ -98,6 +105,16 @@ export async function finish(
   if (errors.length > 0)
     throw new MinirunErrors(`container ${id.slice(0, 12)} is down, but not at the first attempt`, errors);
   return true;
+}
+
+/**
+ * Reads all that a container is taken down by. Where a newer minirun has written part of it, that is to be known before the
+ * first of it is gone.
+ *
+ * @throws NewerState
+ */
+export function refuseNewer(id: string): void {
+  for (const read of [readContainer, readSteps, readRoutes, linksOf, heldPorts]) read(id);
 }
 
 /** The networks that a container may have addresses in: `network connect` writes down what it is going to do. */

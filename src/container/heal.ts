@@ -1,10 +1,12 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { messageOf } from '../errors.ts';
+import { bootId } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import { type Index, readIndex, rebuiltIndex } from '../image/index-file.ts';
 import { canonicalName, parseReference } from '../image/reference.ts';
 import type { Network } from '../network/definition.ts';
+import type { Change } from '../network/files.ts';
 import { hasIpv6 } from '../network/facts.ts';
 import { planConnection, withUndoOf } from '../network/lifecycle.ts';
 import { listLinks, readHostRoutes } from '../network/link-store.ts';
@@ -20,6 +22,7 @@ import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
 import { ownMarker } from '../state/root.ts';
 import type { ContainerState } from './definition.ts';
+import { idsOf, rebuiltIds } from './id-ranges.ts';
 import { noteOwner } from './owners.ts';
 import { planPublished } from './publish.ts';
 import { rebuiltDefinition, rebuiltState } from './rebuild.ts';
@@ -111,12 +114,18 @@ function remedyOf(damage: Damage): Remedy {
       const meaning = `Routes that were added to container ${nameOfContainer(id)} may be missing when it is started again: minirun route ls ${nameOfContainer(id)}.`;
       return { ...(routes.length === 0 ? {} : { content: { schema: 1, routes } }), meaning };
     }
+    case kinds.health:
+      return {
+        meaning: `What the health checks of container ${nameOfContainer(ownerOf(file))} have found is forgotten.`,
+      };
     case kinds.renaming:
       return { meaning: `A rename of container ${nameOfContainer(ownerOf(file))} may have to be done again.` };
     case kinds.network:
       return remedyOfNetwork(subjectOf(file), parts);
     case kinds.ports:
       return { meaning: 'Which ports are taken was read from the containers.', content: rebuiltPorts(parts) };
+    case kinds.ids:
+      return { meaning: 'Which ids containers have was read from those that run.', content: rebuiltIds(parts) };
     case kinds.link: {
       const name = subjectOf(file);
       return {
@@ -125,11 +134,15 @@ function remedyOf(damage: Damage): Remedy {
     }
     case kinds.hostRoutes:
       return { meaning: 'Routes of the host that were added by minirun are not known as such any more: see ip route.' };
-    case kinds.changing:
+    case kinds.changing: {
+      const { undo = [], restore = [] } = parts as Partial<Change>;
+      const content: Change = { schema: 1, boot: bootId(), ...parts, by: { pid: 0, start: 0 }, undo, restore };
       return {
         meaning: 'A change of links or routes was cut short. See minirun link ls and minirun route ls.',
-        content: { ...parts, schema: 1, by: { pid: 0, start: 0 } },
+        // Whoever comes next takes back what can be told of it.
+        ...(undo.length + restore.length === 0 ? {} : { content }),
       };
+    }
     case kinds.index:
       return { content: indexWithNames(parts), meaning: namesMeaning };
     case kinds.marker:
@@ -164,7 +177,7 @@ function remedyOfNetwork(name: string, parts: Partial<Network>): Remedy {
   const network = rebuiltNetwork(name, parts, containers);
   if (network === undefined) {
     return {
-      meaning: `Network ${name} is gone, and containers that are to be in it cannot be started: minirun network create ${name}.`,
+      meaning: `Network ${name} is gone, and containers that are to be in it cannot be started: minirun network create ${name}. If its bridge is still there, see ip link show type bridge.`,
     };
   }
   return {
@@ -223,5 +236,6 @@ export function readEverything(): void {
   listLinks();
   readHostRoutes();
   heldPorts('');
+  idsOf('');
   if (fs.existsSync(paths.images())) readIndex();
 }

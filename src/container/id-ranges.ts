@@ -1,9 +1,15 @@
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { killPoint } from '../host/fault.ts';
-import { readJson, writeJson } from '../state/json.ts';
+import { isAlive } from '../host/process.ts';
+import { peekFile, readFile } from '../state/files.ts';
+import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
+import { kinds } from '../state/migrations.ts';
 import { paths, stateRoot } from '../state/paths.ts';
+import { count, mapOf as mapShape, object, oneOf, textLike } from '../state/shape.ts';
+import { fullId, stateShape } from './files.ts';
+import { containerFiles, containerIds } from './store.ts';
 import type { IdRange } from './user-namespace.ts';
 
 /** `ids.json`: which container has which ids of the host. */
@@ -12,6 +18,11 @@ interface Reservations {
   /** Id of the container → its ids. */
   held: Record<string, IdRange>;
 }
+
+const reservationsShape = object<Reservations>({
+  schema: oneOf(1),
+  held: mapShape(object<IdRange>({ uid: count, gid: count, size: count }), textLike(fullId)),
+});
 
 /** `first` and the ids after it, `size` in all. */
 interface Range {
@@ -85,7 +96,25 @@ function write(reservations: Reservations): void {
 }
 
 function readReservations(): Reservations {
-  return readJson<Reservations>(paths.ids()) ?? { schema: 1, held: {} };
+  return readFile(kinds.ids, reservationsShape, paths.ids(), rebuiltIds) ?? { schema: 1, held: {} };
+}
+
+/** The file by what is left of it and by what containers have that run. Of others nobody else knows, and they get new ids. */
+export function rebuiltIds({ held = {} }: Partial<Reservations> = {}): Reservations {
+  const running = containerIds().flatMap((id): [string, IdRange][] => {
+    const { init } = peekFile(kinds.state, stateShape, containerFiles(id).state) ?? {};
+    const [uid, gid] = isAlive(init) ? [mapOf(init?.pid, 'uid'), mapOf(init?.pid, 'gid')] : [];
+    return uid === undefined || gid === undefined || uid.first === 0
+      ? []
+      : [[id, { uid: uid.first, gid: gid.first, size: uid.size }]];
+  });
+  return { schema: 1, held: { ...held, ...Object.fromEntries(running) } };
+}
+
+/** Where the first id of a process's user namespace is outside, and how many there are. */
+function mapOf(pid: number | undefined, kind: 'uid' | 'gid'): Range | undefined {
+  const [, first, size] = /^\s*0\s+(\d+)\s+(\d+)\s*$/.exec(read(`/proc/${pid}/${kind}_map`)) ?? [];
+  return first === undefined ? undefined : { first: Number(first), size: Number(size) };
 }
 
 /** Ids that may be handed out, and in the region of our own those that are somebody's. */

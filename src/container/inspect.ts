@@ -4,6 +4,7 @@ import { confinementOfExec } from './apparmor.ts';
 import { adjustCapabilities } from './capabilities.ts';
 import type { ContainerState, Definition } from './definition.ts';
 import { idsOf } from './id-ranges.ts';
+import { shownHealth } from './health.ts';
 import { attachmentsOf } from './networking.ts';
 import { isReadonly, usualShmSize } from './mount-options.ts';
 import { isUsers } from './mounts.ts';
@@ -26,6 +27,7 @@ export function describeContainer({ definition, state }: Container): object {
   const volumes = (definition.volumes ?? []).map(({ destination }) => destination);
   const status = shownStatus(state);
   const running = status === 'running';
+  const health = shownHealth(definition, state);
   return {
     Id: id,
     Created: definition.created,
@@ -43,6 +45,7 @@ export function describeContainer({ definition, state }: Container): object {
       Error: state.error,
       StartedAt: state.startedAt || never,
       FinishedAt: state.finishedAt || never,
+      ...(health === undefined ? {} : { Health: health }),
     },
     Image: definition.imageId,
     ResolvConfPath: files.resolvConf,
@@ -85,6 +88,7 @@ export function describeContainer({ definition, state }: Container): object {
       Env: spec.process.env,
       Cmd: definition.command.length > 0 ? definition.command : null,
       ...(definition.healthcheck === undefined ? {} : { Healthcheck: definition.healthcheck }),
+      ...(definition.healthOnFailure === undefined ? {} : { HealthcheckOnFailureAction: definition.healthOnFailure }),
       Image: definition.image,
       Volumes: volumes.length > 0 ? keysOf(volumes, {}) : null,
       WorkingDir: spec.process.cwd,

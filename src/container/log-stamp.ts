@@ -1,4 +1,5 @@
 import { MinirunError } from '../errors.ts';
+import { parseDuration } from './duration.ts';
 
 /**
  * TAI64N: seconds of atomic time since 1970 plus 2^62, then nanoseconds, as 24 hexadecimal digits. What is later is
@@ -35,8 +36,6 @@ export function formatStamp(stamp: Stamp): string {
   return `${new Date(Number(seconds) * 1000).toISOString().slice(0, 19)}.${String(nanoseconds).padStart(9, '0')}Z`;
 }
 
-const units: Record<string, number> = { h: 3_600_000, m: 60_000, s: 1000, ms: 1, us: 0.001, µs: 0.001, ns: 0.000_001 };
-
 /**
  * A moment as `--since` and `--until` take it: RFC 3339 (also only the date, also without a zone, which then is this
  * machine's), seconds since 1970, or a Go duration like `1h30m`, counted back from now.
@@ -55,10 +54,8 @@ export function parseMoment(option: string, text: string, now: number): Stamp {
 
 function momentOf(text: string, now: number): number | undefined {
   if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
-  if (/^(\d+(\.\d*)?(h|m|s|ms|us|µs|ns))+$/.test(text)) {
-    const parts = text.matchAll(/(\d+(?:\.\d*)?)(ms|us|µs|ns|h|m|s)/g);
-    return [...parts].reduce((moment, [, number, unit]) => moment - Number(number) * (units[unit ?? ''] ?? 0), now);
-  }
+  const duration = parseDuration(text);
+  if (duration !== undefined) return now - duration;
   if (!/^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?$/.test(text)) return undefined;
   // A date alone would be UTC to JavaScript, and local time to docker.
   const parsed = Date.parse(text.includes('T') ? text : `${text}T00:00:00`);

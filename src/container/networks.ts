@@ -12,7 +12,7 @@ import { publishStep } from '../network/publish.ts';
 import { canonicalNetwork } from '../network/options.ts';
 import { reloadNetworks } from '../network/reload.ts';
 import { readNetwork } from '../network/store.ts';
-import { recordEvent } from '../state/events.ts';
+import { type Event, lastRecorded, recordEvents } from '../state/events.ts';
 import { withLock } from '../state/lock.ts';
 import { nameOfContainer } from '../state/names.ts';
 import { writeJson } from '../state/json.ts';
@@ -91,7 +91,6 @@ export async function connectContainer(
   try {
     faultPoint('connect.defined');
     if (isRunning(container.state)) await attachRunning(container, attachment);
-    recordEvent(networkEvent(id, network, 'connect'));
   } catch (error) {
     const now = { ...container, state: readState(id) ?? container.state };
     if (isRunning(now.state)) await takeOut(now, network);
@@ -185,8 +184,8 @@ export async function disconnectContainer(networkReference: string, reference: s
     return found;
   });
   faultPoint('disconnect.defined');
-  if (isRunning(state)) await takeOut({ definition, state }, network);
-  recordEvent(networkEvent(definition.id, network, 'disconnect'));
+  if (!isRunning(state)) return;
+  await takeOut({ definition, state }, network);
 }
 
 /** Takes a running container out of a network, and writes that down. */
@@ -286,7 +285,20 @@ async function updateRunning(
   return withLock(() => {
     const state = readState(id);
     if (state === undefined || state.status !== 'running' || state.init?.start !== before.init?.start) return false;
-    writeState(id, change(state));
+    const changed = change(state);
+    const has = ({ endpoints }: ContainerState, name: string) => endpoints.some(({ network }) => network === name);
+    const events = [
+      ...changed.endpoints
+        .filter(({ network }) => !has(state, network))
+        .map(({ network }) => networkEvent(id, network, 'connect')),
+      ...state.endpoints
+        .filter(({ network }) => !has(changed, network))
+        .map(({ network }) => networkEvent(id, network, 'disconnect')),
+    ];
+    // Somebody who was killed before he wrote the state may have told it.
+    const isNew = (event: Event) => lastRecorded(event.id, ['connect', 'disconnect'], id)?.action !== event.action;
+    recordEvents(events.filter(isNew));
+    writeState(id, changed);
     return true;
   });
 }

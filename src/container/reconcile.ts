@@ -7,7 +7,7 @@ import { claimAbandoned, type Lingering, lingerNetworks, notYetDue, tearDown } f
 import { sweepLinks } from '../network/link-store.ts';
 import { listNetworks } from '../network/store.ts';
 import { rotateEvents } from '../state/events.ts';
-import { isAnythingDamaged, soundFile } from '../state/files.ts';
+import { isAnythingDamaged, NewerState, soundFile } from '../state/files.ts';
 import { sweepTemporaries } from '../state/json.ts';
 import { sweepLocks } from '../state/lock.ts';
 import { kinds } from '../state/migrations.ts';
@@ -39,6 +39,7 @@ export async function reconcile(
     try {
       await work();
     } catch (error) {
+      if (error instanceof NewerState) throw error;
       problems.push(messageOf(error));
     }
   };

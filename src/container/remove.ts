@@ -3,7 +3,7 @@ import { MinirunError } from '../errors.ts';
 import { faultPoint } from '../host/fault.ts';
 import { bootId, selfRef, signalProcess } from '../host/process.ts';
 import { withLock } from '../state/lock.ts';
-import { deleteContainer, finish } from './finish.ts';
+import { deleteContainer, finish, refuseNewer } from './finish.ts';
 import { nextState } from './stop.ts';
 import { containerFiles, readState, requireContainer, writeState } from './store.ts';
 
@@ -21,6 +21,7 @@ export async function removeContainer(
   const { definition } = requireContainer(reference);
   const { id, name } = definition;
   const { removing } = containerFiles(id);
+  refuseNewer(id);
   for (;;) {
     if (await claimAtRest(id, !volumes)) {
       faultPoint('remove.claimed');

@@ -26,7 +26,7 @@ export function parseSecurityOptions(options: readonly string[]): SecurityOption
   const result: SecurityOptions = { noNewPrivileges: false, mask: [], unmask: [] };
   for (const option of options) {
     const [, name = '', value] = /^([^=:]*)(?:[=:](.*))?$/s.exec(option) ?? [];
-    const set = readers[name];
+    const set = Object.hasOwn(readers, name) ? readers[name] : undefined;
     if (set === undefined) throw invalid(option, 'there is none of that name', `Known are ${known.join(', ')}`);
     set(result, value, option);
   }

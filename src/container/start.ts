@@ -172,6 +172,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     };
     writeState(id, starting);
     faultPoint('init.ready');
+    if (definition.healthcheck !== undefined) await (await import('./health-checks.ts')).beginChecks(definition);
     const status = await whileAlive(starting.init, async () => {
       const opened = openStatus(ready, spec.linux.seccomp);
       await mode.onReady?.(ready);

@@ -348,7 +348,7 @@ async function undoGroup(group: readonly Item[], errors: Error[]): Promise<void>
 
 async function undoOne(item: Item, errors: Error[]): Promise<void> {
   try {
-    if (item.command.tool === 'end') await endDaemon(item.command.pidFile);
+    if (item.command.tool === 'end') await endDaemon(item.command.pidFile, item.command.group);
     else await applyOne(item);
   } catch (error) {
     // Only tools say so in words; a file that cannot be written is an error.

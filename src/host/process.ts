@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { MinirunError } from '../errors.ts';
 
 /** A process named so that a recycled pid is never mistaken for it: proc_pid_stat(5), field 22. */
 export interface ProcessRef {
@@ -40,14 +41,19 @@ export function isAlive(ref: ProcessRef | undefined): boolean {
   return ref !== undefined && startTime(ref.pid) === ref.start;
 }
 
-/** Sends a signal to that very process; false when it is gone. */
+/** Sends a signal to that very process; false when it is gone. @throws MinirunError when the kernel forbids it */
 export function signalProcess(ref: ProcessRef | undefined, signal: NodeJS.Signals | number): boolean {
   if (ref === undefined || !isAlive(ref)) return false;
   try {
     process.kill(ref.pid, signal);
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    if (!['EPERM', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? '')) return false;
+    throw new MinirunError(
+      `cannot signal process ${ref.pid}`,
+      "the kernel does not allow it: it is another user's, or its AppArmor profile takes no signals",
+      'Be root, and let a profile of your own have "signal (receive) peer=unconfined,"',
+    );
   }
 }
 
@@ -83,14 +89,26 @@ export function ownMark(): Record<string, string> {
  */
 export function endOrphans(parent: ProcessRef | undefined): void {
   if (parent === undefined || isAlive(parent)) return;
-  const mark = `${markName}=${parent.pid}.${parent.start}\0`;
+  endMarked(`${markName}=${parent.pid}.${parent.start}`);
+}
+
+/**
+ * Kills every process that has this in its environment, and waits until it is gone.
+ *
+ * @param variable `NAME=VALUE`
+ * @returns how many there were
+ */
+export function endMarked(variable: string): number {
+  let count = 0;
   for (const entry of fs.readdirSync('/proc')) {
     const pid = Number(entry);
-    if (!Number.isInteger(pid) || !environmentOf(pid).includes(mark)) continue;
-    const orphan = processRef(pid);
-    if (!signalProcess(orphan, 'SIGKILL')) continue;
-    for (let tries = 0; tries < 500 && isAlive(orphan); tries++) pause(1);
+    if (!Number.isInteger(pid) || !`\0${environmentOf(pid)}`.includes(`\0${variable}\0`)) continue;
+    const marked = processRef(pid);
+    if (!signalProcess(marked, 'SIGKILL')) continue;
+    count++;
+    for (let tries = 0; tries < 500 && isAlive(marked); tries++) pause(1);
   }
+  return count;
 }
 
 function environmentOf(pid: number): string {

@@ -114,7 +114,7 @@ function applyLines(command: HostCommand): string[] {
     case 'end':
       // The program has given up the right to remove the file itself.
       return [
-        `  [ ! -s ${word(command.pidFile)} ] || kill "$(cat ${word(command.pidFile)})"; rm -f ${word(command.pidFile)}`,
+        `  [ ! -s ${word(command.pidFile)} ] || kill ${command.group ? '-- -' : ''}"$(cat ${word(command.pidFile)})"; rm -f ${word(command.pidFile)}`,
       ];
     default:
       return [`  ${commandText(command)}`];

@@ -82,6 +82,8 @@ export interface DaemonCommand {
 export interface EndDaemonCommand {
   tool: 'end';
   pidFile: string;
+  /** It leads a process group, which ends with it. */
+  group?: true;
 }
 
 /** A file with this content; an existing one is written in place. */

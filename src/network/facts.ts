@@ -97,6 +97,13 @@ export function overlappingRoute(subnet: string, ownBridge?: string): string | u
   return found && `${formatRange(found.range)} dev ${found.device}`;
 }
 
+/** The ranges to which the host has a route over an interface. */
+export function rangesOver(ifname: string): string[] {
+  return [...hostRoutes(), ...hostRoutes6()].flatMap(({ device, range }) =>
+    device === ifname && range.prefixLength > 0 ? [formatRange(range)] : [],
+  );
+}
+
 /** MTU of the default route's device. */
 export function defaultMtu(): number {
   const device = hostRoutes().find((route) => route.range.prefixLength === 0)?.device;

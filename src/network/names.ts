@@ -52,6 +52,18 @@ export function hasNameServer(network: string): boolean {
   return daemonOf(networkPidFile(network)) !== undefined;
 }
 
+/** The bridge that a network's name server answers on. */
+export function servedBridge(network: string): string | undefined {
+  const server = daemonOf(networkPidFile(network));
+  if (server === undefined) return undefined;
+  try {
+    return /\0--interface=([^\0]+)\0/.exec(fs.readFileSync(`/proc/${server.pid}/cmdline`, 'latin1'))?.[1];
+  } catch {
+    // It has just ended.
+    return undefined;
+  }
+}
+
 /** Ends a network's name server that has outlived its bridge: a new one is coming. */
 export async function endNameServer(network: string): Promise<void> {
   await endDaemon(networkPidFile(network));

@@ -80,7 +80,7 @@ function driverOf(text: string): Driver {
 function readOption(text: string): [string, string] {
   const at = text.indexOf('=');
   const name = at < 0 ? text : text.slice(0, at);
-  const short = optionNames[name] ?? name;
+  const short = (Object.hasOwn(optionNames, name) ? optionNames[name] : undefined) ?? name;
   if (!known.includes(short))
     throw new MinirunError(`invalid --opt "${text}"`, 'it is not known', `Known are ${known.join(', ')}`);
   return [short, at < 0 ? 'true' : text.slice(at + 1)];

@@ -2,9 +2,10 @@ import os from 'node:os';
 import { blockOf, canonicalAddress, contains, formatRange, parseAddress, parseSubnet } from './address.ts';
 import { endpointOf, inOrder, nextIfname } from './attach.ts';
 import { type Attachment, defaultNetworkName, type Endpoint, type Network, type Subnet } from './definition.ts';
-import { defaultMtu, hasIpv6, interfaceExists } from './facts.ts';
+import { defaultMtu, hasIpv6, interfaceExists, rangesOver } from './facts.ts';
 import type { Allocated } from './ipam.ts';
 import { planNetwork, withUndoOf } from './lifecycle.ts';
+import { servedBridge } from './names.ts';
 import { defineNetwork, readNetwork, subnetOf } from './store.ts';
 
 /** A container's places in networks, as its state says. */
@@ -14,8 +15,8 @@ export interface Placed {
 }
 
 /**
- * A network whose file is damaged, put together from what is left of the file, from the containers that are in it, and from the
- * bridge in the kernel.
+ * A network whose file is damaged, put together from what is left of the file, from the containers that are in it, from its name
+ * server, and from the bridge in the kernel.
  *
  * @returns undefined when not even its bridge or its ranges can be told
  */
@@ -29,7 +30,7 @@ export function rebuiltNetwork(
   );
   const first = placed[0]?.endpoint;
   const isDefault = name === defaultNetworkName;
-  const bridge = parts.bridge ?? first?.bridge ?? (isDefault ? name : undefined);
+  const bridge = parts.bridge ?? first?.bridge ?? (isDefault ? name : servedBridge(name));
   if (bridge === undefined) return undefined;
   const subnets = parts.subnets ?? known(placed.map(({ endpoint }) => subnetsOf(endpoint))) ?? ofKernel(bridge);
   if (subnets.length === 0) return undefined;
@@ -76,13 +77,15 @@ function subnetsOf({ ipv4, ipv6 }: Endpoint): Subnet[] {
   });
 }
 
-/** The ranges of a bridge's own addresses. */
+/** The ranges that are reached over a bridge, and its own addresses where they can be told: not while nothing is plugged in. */
 function ofKernel(bridge: string): Subnet[] {
-  return (os.networkInterfaces()[bridge] ?? []).flatMap(({ address, cidr }) => {
-    if (cidr === null || address.startsWith('fe80:')) return [];
-    const { family, value } = parseAddress(address);
-    return subnetOrNone(formatRange(blockOf({ family, value }, Number(cidr.split('/')[1]))), address);
-  });
+  const own = (os.networkInterfaces()[bridge] ?? []).map(({ address }) => address);
+  return rangesOver(bridge).flatMap((subnet) =>
+    subnetOrNone(
+      subnet,
+      own.find((address) => contains(parseSubnet(subnet), parseAddress(address))),
+    ),
+  );
 }
 
 function subnetOrNone(subnet: string, gateway?: string): Subnet[] {

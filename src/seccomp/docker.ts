@@ -196,7 +196,7 @@ function readAction(fields: Fields, prefix: '' | 'default'): { action: string; e
     fields.refuse(named('action'), `unknown action "${action}": known are ${actionNames.join(', ')}`);
   const number = fields.number(named('errnoRet'), mostErrno) as number | undefined;
   const name = fields.string(named('errno')) || undefined;
-  const byName = name === undefined ? undefined : errnos[name];
+  const byName = name !== undefined && Object.hasOwn(errnos, name) ? errnos[name] : undefined;
   if (name !== undefined && byName === undefined)
     fields.refuse(named('errno'), `unknown errno "${name}": give its number as ${named('errnoRet')}`);
   if (number !== undefined && byName !== undefined && number !== byName)

@@ -1,5 +1,7 @@
 /**
- * Writes the generated files of this folder; run by hand.
+ * Writes the generated files of this folder, so that nothing is compiled when a container starts: tables.ts, the numbers of
+ * system calls from the kernel's own headers, and compiled.ts, the default policy as programs for each machine. Run by
+ * hand after a change; test/unit/seccomp/program.test.ts fails when compiled.ts is not what profile.ts makes.
  *
  *     bun src/seccomp/generate.ts               compiled.ts, after a change of profile.ts or bpf.ts
  *     bun src/seccomp/generate.ts tables ARM    tables.ts and compiled.ts, from kernel headers

@@ -24,7 +24,7 @@ export interface RecordedEvent extends Required<Event> {
 }
 
 /** How every line begins: after one that was cut short by a full disk, the next event follows on the same line. */
-export const lineBeginning = '{"schema":1,"time":';
+const lineBeginning = '{"schema":1,"time":';
 
 /** Bytes after which a new file is begun; the one before is kept, and the one before that goes. */
 const fileSize = 4_000_000;
@@ -91,8 +91,9 @@ function isFull(): boolean {
  * that has told already. Looks backwards from the end, and reads only lines in which the id stands.
  *
  * @param actions `start`, `die`
+ * @param container only those of a network with this container
  */
-export function lastRecorded(id: string, actions: readonly string[]): RecordedEvent | undefined {
+export function lastRecorded(id: string, actions: readonly string[], container?: string): RecordedEvent | undefined {
   const { current, previous } = eventFiles();
   for (const file of [current, previous]) {
     let text: string;
@@ -106,7 +107,8 @@ export function lastRecorded(id: string, actions: readonly string[]): RecordedEv
       const end = text.indexOf('\n', at);
       const line = text.slice(text.lastIndexOf('\n', at) + 1, end < 0 ? undefined : end);
       const event = parseEvent(line);
-      if (event?.id === id && actions.includes(event.action)) return event;
+      const isAbout = event?.id === id && (container === undefined || event.attributes.container === container);
+      if (isAbout && actions.includes(event.action)) return event;
     }
   }
   return undefined;

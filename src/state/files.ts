@@ -7,6 +7,9 @@ import { stateRoot } from './paths.ts';
 import { salvage } from './salvage.ts';
 import type { ObjectShape } from './shape.ts';
 
+/** A newer minirun has written something that this one would misread. No part of a command goes on after it. */
+export class NewerState extends MinirunError {}
+
 /** A file of the state that is not what it has to be. */
 export class Damage<T extends object = object> {
   constructor(
@@ -36,7 +39,7 @@ export function isAnythingDamaged(): boolean {
  * What a file says, made into the present schema; undefined when there is no such file. One that is damaged is noted, to be
  * set aside by whoever comes to it, and counts as missing unless `rebuild` makes something of what is left.
  *
- * @throws MinirunError when a newer minirun wrote it
+ * @throws NewerState when a newer minirun wrote it
  */
 export function readFile<T extends object>(
   kind: Kind,
@@ -106,7 +109,7 @@ function look<T extends object>(kind: Kind, shape: ObjectShape<T>, file: string)
   try {
     value = migrated(kind, value, file);
   } catch (error) {
-    if (error instanceof MinirunError) throw error;
+    if (error instanceof NewerState) throw error;
     return damageOf(kind, shape, file, 'is not what it says it is', shape.rest(value));
   }
   const wrong = shape.wrong(value);
@@ -146,7 +149,7 @@ function isTruncated(source: string): boolean {
 /**
  * Brings JSON to the schema of this minirun, one step after the other.
  *
- * @throws MinirunError when a newer minirun wrote it
+ * @throws NewerState when a newer minirun wrote it
  */
 export function migrated(kind: Kind, value: unknown, file: string): unknown {
   if (kind.isUnmarked) return value;
@@ -154,7 +157,7 @@ export function migrated(kind: Kind, value: unknown, file: string): unknown {
   const schema = schemaOf(value);
   if (schema === undefined) throw new TypeError('no schema');
   if (schema > kind.schema) {
-    throw new MinirunError(
+    throw new NewerState(
       `cannot read ${file}`,
       `this state was written by a newer minirun (schema ${schema} of a ${kind.name}, and this one knows ${kind.schema})`,
       'Use that minirun, or give this one a state directory of its own: --root DIR',

@@ -12,6 +12,7 @@ import {
   optional,
   type Shape,
   text,
+  textLike,
   word,
   wordOf,
 } from './shape.ts';
@@ -33,6 +34,9 @@ const removable: Shape = {
 /** Each kind of command with its fields. */
 type Of<Tool extends HostCommand['tool']> = Extract<HostCommand, { tool: Tool }>;
 
+/** A script may have several lines. */
+const argv = listOf(textLike(/^[^\0]*$/));
+
 const shapes: { [Tool in HostCommand['tool']]: ObjectShape<Of<Tool>> } = {
   ip: object<Of<'ip'>>({ tool: anything, netns, args: words }),
   iptables: object<Of<'iptables'>>({
@@ -42,9 +46,9 @@ const shapes: { [Tool in HostCommand['tool']]: ObjectShape<Of<Tool>> } = {
     args: words,
   }),
   sysctl: object<Of<'sysctl'>>({ tool: anything, netns, key: word, value: text }),
-  run: object<Of<'run'>>({ tool: anything, netns, argv: words, lane: optional(oneOf('firewall')) }),
-  daemon: object<Of<'daemon'>>({ tool: anything, netns, argv: words, pidFile: absolutePath, optional: optional(flag) }),
-  end: object<Of<'end'>>({ tool: anything, pidFile: absolutePath }),
+  run: object<Of<'run'>>({ tool: anything, netns, argv, lane: optional(oneOf('firewall')) }),
+  daemon: object<Of<'daemon'>>({ tool: anything, netns, argv, pidFile: absolutePath, optional: optional(flag) }),
+  end: object<Of<'end'>>({ tool: anything, pidFile: absolutePath, group: optional(oneOf(true)) }),
   file: object<Of<'file'>>({ tool: anything, path: absolutePath, content: text, mode: count }),
   mkdir: object<Of<'mkdir'>>({ tool: anything, path: absolutePath, mode: count }),
   remove: object<Of<'remove'>>({ tool: anything, path: removable, ifEmpty: optional(oneOf(true)) }),

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import fs from 'node:fs';
 import path from 'node:path';
+import { expectOrderlyEvents } from '../support/events.ts';
 import { FaultyRegistry } from '../support/faulty-registry.ts';
 import { archiveOf } from '../support/oci-layout.ts';
 import { settledSnapshot } from '../support/leaks.ts';
@@ -55,7 +56,8 @@ const subjects: Subject[] = [
   },
   {
     name: 'start',
-    before: `create --name victim ${sleeper.join(' ')}`,
+    // Its health is checked, so there is one process more.
+    before: `create --name victim --health-cmd true --health-interval 1h ${sleeper.join(' ')}`,
     command: ['start', 'victim'],
     after: removal,
     undone: true,
@@ -334,6 +336,8 @@ async function iterate(
     }
     if (!injected(result)) {
       expect(`${where} ${result.code}`).toBe(`${where} 0`);
+      // Whoever has told what, each thing was told once.
+      await expectOrderlyEvents(world);
       return boundary - 1;
     }
   }

@@ -57,6 +57,7 @@ const rows: Row[] = [
   ['open_by_handle_at', [-1, 0, 0], 'EPERM', 'filter'],
   ['pidfd_getfd', [-1, 0, 0], 'EPERM', 'filter'],
   ['process_madvise', [-1, 0, 0, 0, 0], 'EPERM', 'filter'],
+  ['process_vm_readv', [1, 0, 0, 0, 0, 0], 'EPERM', 'filter'],
   ['lsm_set_self_attr', [0, 0, 0, 0], 'ENOSYS'],
   // Weaker address space randomization.
   ['personality', [0x40000], 'EPERM', 'filter'],
@@ -91,7 +92,6 @@ const rows: Row[] = [
   ['nfsservctl', [], 'ENOSYS'],
   // What everybody may do.
   ['ptrace', [0], 'ok'],
-  ['process_vm_readv', [1, 0, 0, 0, 0, 0], 'ok'],
   ['chroot', [0], 'EFAULT'],
   ['personality', [0xffffffff], 'ok'],
   ['personality', [8], 'ok'],

@@ -43,13 +43,17 @@ export async function takeSnapshot(host: Machine, root: string): Promise<Snapsho
     containers: entries(path.join(root, 'containers')),
     names: entries(path.join(root, 'names')),
     volumes: entries(path.join(root, 'volumes')),
-    // The default network's definition stays on file, so that addresses are not reused at once; its leases count above.
+    // The default network's definition stays on file, so that addresses are not reused at once; its leases count above. So
+    // does the AppArmor profile, where the machine has it: it stays loaded, too.
     state: [
       ...entries(root),
       ...entries(path.join(root, 'networks')).map((name) => `networks/${name}`),
       ...entries(path.join(root, 'links')).map((name) => `links/${name}`),
       ...entries(path.join(root, 'owners')).map((name) => `owners/${name}`),
-    ].filter((name) => name !== 'networks/minirun0.json' && !name.startsWith('owners/boot-')),
+    ].filter(
+      (name) =>
+        !['networks/minirun0.json', 'apparmor-minirun-default'].includes(name) && !name.startsWith('owners/boot-'),
+    ),
     run: runtimeFiles(host.path('/run/minirun')),
     cgroups: directories(host.path('/sys/fs/cgroup')),
     processes: processes(host),

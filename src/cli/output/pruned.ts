@@ -1,4 +1,5 @@
 import { MinirunError } from '../../errors.ts';
+import { printable } from './printable.ts';
 
 /** Something that was removed, or why not. */
 export type Pruned = { name: string; size: number } | MinirunError;
@@ -9,7 +10,7 @@ export async function printPruned(title: string, removals: AsyncIterable<Pruned>
   let isBegun = false;
   for await (const removal of removals) {
     if (removal instanceof MinirunError) {
-      process.stderr.write(`minirun: ${removal.message.replaceAll('\n', ' ')}\n`);
+      process.stderr.write(`minirun: ${printable(removal.message)}\n`);
       process.exitCode = 1;
       continue;
     }
