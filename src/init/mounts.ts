@@ -376,10 +376,10 @@ export class Rootfs {
    */
   writeProc(file: string, value: string): void {
     const proc = this.held.get('/proc') ?? this.open('/proc');
+    if (fs.statfsSync(`/proc/self/fd/${proc}`).type !== procMagic)
+      throw new InitError('/proc of the container is not proc');
     const fd = openPlainly(proc, file, fs.constants.O_WRONLY);
     try {
-      if (fs.statfsSync(`/proc/self/fd/${fd}`).type !== procMagic)
-        throw new InitError(`refusing to write /proc/${file}`, 'it is no file of proc');
       fs.writeSync(fd, value);
     } finally {
       fs.closeSync(fd);
