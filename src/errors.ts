@@ -33,13 +33,15 @@ export class MinirunErrors extends MinirunError {
     readonly errors: readonly Error[],
     remedy?: string,
   ) {
-    super(what, errors.map((error) => error.message).join('; '), remedy);
+    super(what, [...new Set(errors.map(messageOf))].filter((why) => why !== what).join('; '), remedy);
     this.name = 'MinirunErrors';
   }
 }
 
 /** The message of anything that was thrown. */
 export function messageOf(error: unknown): string {
+  if (isDiskFull(error))
+    return `no space left on the disk of ${(error as { path?: string }).path ?? 'the state directory'}`;
   return error instanceof Error ? error.message : String(error);
 }
 

@@ -22,6 +22,7 @@ export function registerInfo(program: Command): void {
         ['minirun Version', info.ServerVersion],
         ['Storage Driver', info.Driver],
         ['State Directory', info.StateRoot],
+        ['Rootless', String(info.Rootless)],
         ['Cgroup Version', info.CgroupVersion],
         ['Firewall', info.FirewallBackend],
         ['Kernel Version', info.KernelVersion],

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { isDiskFull, messageOf, MinirunError } from '../errors.ts';
+import { isInside, leave, settleIn } from '../rootless/inside.ts';
 import { isAnythingDamaged } from '../state/files.ts';
 import { setStateRoot, stateRoot } from '../state/paths.ts';
 import { printable } from './output/printable.ts';
@@ -21,6 +22,23 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
   stop: { summary: 'Stop running containers', load: async () => (await import('./stop.ts')).registerStop },
   kill: { summary: 'Send a signal to running containers', load: async () => (await import('./stop.ts')).registerKill },
   restart: { summary: 'Stop and start containers', load: async () => (await import('./stop.ts')).registerRestart },
+  pause: {
+    summary: 'Stop all processes of containers where they are',
+    load: async () => (await import('./pause.ts')).registerPause,
+  },
+  unpause: {
+    summary: 'Let paused containers go on',
+    load: async () => (await import('./pause.ts')).registerUnpause,
+  },
+  update: {
+    summary: 'Change limits and restart policy of containers',
+    load: async () => (await import('./update.ts')).registerUpdate,
+  },
+  stats: {
+    summary: 'Show what containers use of the machine',
+    load: async () => (await import('./stats.ts')).registerStats,
+  },
+  top: { summary: 'Show the processes of a container', load: async () => (await import('./top.ts')).registerTop },
   rm: { summary: 'Remove containers', load: async () => (await import('./rm.ts')).registerRm },
   wait: {
     summary: 'Wait until containers have ended and print their exit codes',
@@ -161,6 +179,7 @@ export async function main(argv: string[]): Promise<void> {
     process.exitCode = report(error, argv);
   }
   if (isAnythingDamaged()) await reportDamage();
+  if (isInside()) await leave(takeGlobalOptions(argv)[0]);
 }
 
 /** What this command has met of damaged files after it had looked for them. */
@@ -178,14 +197,24 @@ function warn(line: string): void {
 }
 
 async function dispatch(argv: string[]): Promise<void> {
-  const { Command } = await import('commander');
+  if (isInside()) settleIn();
   const rest = takeGlobalOptions(argv);
   const name = rest[0];
+  const asksForHelp = rest[1] === '--help' || rest[1] === '-h';
+  const needsState = name !== undefined && name in commands && !harmless.has(name) && !asksForHelp;
+  if (needsState && process.getuid?.() !== 0) {
+    const { enterMachine } = await import('../rootless/enter.ts');
+    await enterMachine(rest, (line) => process.stderr.write(`minirun: ${line}\n`));
+  }
+  const { Command } = await import('commander');
   const program = new Command('minirun');
   program
     .description('A lightweight, daemonless container runner with container networking at its heart')
     .usage('[--root DIR] COMMAND [ARGS…]')
-    .option('--root <dir>', 'state directory (default: $MINIRUN_ROOT or /var/lib/minirun)')
+    .option(
+      '--root <dir>',
+      'state directory (default: $MINIRUN_ROOT, /var/lib/minirun, or ~/.local/share/minirun for users)',
+    )
     .option('-v, --version', 'show the version')
     .enablePositionalOptions()
     .exitOverride()
@@ -202,8 +231,7 @@ async function dispatch(argv: string[]): Promise<void> {
     return;
   }
   (await command.load())(program);
-  const asksForHelp = rest[1] === '--help' || rest[1] === '-h';
-  if (!harmless.has(name) && !asksForHelp) await prepareState();
+  if (needsState) await prepareState();
   await program.parseAsync(rest, { from: 'user' });
 }
 
@@ -223,16 +251,9 @@ function takeGlobalOptions(argv: string[]): string[] {
 }
 
 async function prepareState(): Promise<void> {
-  if (process.getuid?.() !== 0) {
-    throw new MinirunError(
-      'cannot run',
-      'minirun makes namespaces, mounts and interfaces, which takes root',
-      'Run it with sudo',
-      { code: 125 },
-    );
-  }
   const { openStateRoot } = await import('../state/root.ts');
   for (const line of await openStateRoot(version)) warn(line);
+  (await import('../state/reserve.ts')).keepReserve();
 }
 
 async function help(program: Command, topic?: string): Promise<void> {

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { ContainerState, Definition, Volume } from '../container/definition.ts';
 import { shownHealth } from '../container/health.ts';
-import { type ShownStatus, shownStatus } from '../container/status.ts';
+import { type ShownStatus, shownStatus, statusWord } from '../container/status.ts';
 import type { Container } from '../container/store.ts';
 import { MinirunError } from '../errors.ts';
 import { networkNames } from '../container/networking.ts';
@@ -91,7 +91,7 @@ async function filtersFor(given: readonly string[]): Promise<Record<string, Filt
     label: labelFilter(({ definition }) => definition.labels),
     status: {
       values: [...statuses, 'paused', 'removing', 'dead'],
-      matches: ({ state }, value) => shownStatus(state) === value,
+      matches: ({ state }, value) => statusWord(state) === value,
     },
     health: {
       values: ['starting', 'healthy', 'unhealthy', 'none'],
@@ -139,7 +139,7 @@ function columnsFor(
       header: 'STATUS',
       value: (container) => statusLine(container, since) + (container.definition.damaged === true ? ' (damaged)' : ''),
     },
-    { name: 'State', header: 'STATE', value: ({ state }) => shownStatus(state), hidden: true },
+    { name: 'State', header: 'STATE', value: ({ state }) => statusWord(state), hidden: true },
     {
       name: 'Ports',
       header: 'PORTS',
@@ -195,11 +195,11 @@ function statusLine({ definition, state }: Container, since: (time: string) => s
     case 'created':
       return 'Created';
     case 'running':
-      return `Up ${since(state.startedAt)}${healthWords(definition, state)}`;
+      return `Up ${since(state.startedAt)}${state.paused ? ' (Paused)' : healthWords(definition, state)}`;
     case 'restarting':
       return `Restarting (${state.exitCode}) ${since(state.finishedAt)} ago`;
     case 'exited':
-      return `Exited (${state.exitCode}) ${since(state.finishedAt)} ago`;
+      return `Exited (${state.exitCode}) ${since(state.finishedAt)} ago${state.oomKilled ? ' (OOM)' : ''}`;
   }
 }
 

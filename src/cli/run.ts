@@ -2,6 +2,7 @@ import { Command, type Option } from 'commander';
 import type { ContainerRequest } from '../container/create.ts';
 import { MinirunError } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
+import { limitOptions, limitsFrom } from './limits.ts';
 import { printable } from './output/printable.ts';
 
 type Options = Record<string, string | string[] | boolean | undefined>;
@@ -10,8 +11,7 @@ const collect = (value: string, all: string[] = []) => [...all, value];
 
 /** The options that `run` and `create` share; docker's names. */
 function containerOptions(command: Command): Command {
-  return command
-    .passThroughOptions()
+  return limitOptions(command.passThroughOptions())
     .argument('[image]', 'image to run; none with --rootfs')
     .argument('[command...]', 'command and its arguments')
     .option('-t, --tty', 'give it a terminal')
@@ -77,6 +77,9 @@ function containerOptions(command: Command): Command {
     .option('--health-on-failure <action>', 'what to do when it becomes unhealthy: none, kill, restart, stop')
     .option('--no-healthcheck', 'do not check it, whatever the image says')
     .option('--ulimit <name=soft[:hard]>', 'resource limit (repeatable)', collect)
+    .option('--oom-score-adj <number>', 'how soon the kernel ends it when memory runs out: -1000 to 1000')
+    .option('--oom-kill-disable', 'have it wait instead of ending it when its memory is used up (cgroup version 1)')
+    .option('--cgroup-parent <path>', 'cgroup to make that of the container in')
     .option('--sysctl <key=value>', "setting of the container's namespaces (repeatable)", collect)
     .option('-l, --label <key[=value]>', 'label (repeatable)', collect)
     .option('--label-file <file>', 'read labels from a file (repeatable)', collect)
@@ -292,6 +295,7 @@ function toRequest(first: string | undefined, rest: string[], options: Options, 
       none: options.healthcheck === false,
     },
     ulimit: list('ulimit'),
+    limits: limitsFrom(options),
     sysctl: list('sysctl'),
     label: list('label'),
     labelFile: list('labelFile'),

@@ -82,6 +82,13 @@ export function registerStart(program: Command): void {
         async (name) => {
           const { definition, state } = requireContainer(name);
           const before = state.startedAt === '' ? 'created' : 'exited';
+          if (state.paused) {
+            throw new MinirunError(
+              `cannot start container "${name}"`,
+              'it is paused',
+              `Let it go on: minirun unpause ${name}`,
+            );
+          }
           if (attach) process.exitCode = await startForeground(definition.id, before, { sigProxy: true, notice });
           else if (state.status !== 'running') await startDetached(definition.id, before, { notice });
         },

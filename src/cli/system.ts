@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import type { Audited } from '../container/audit.ts';
 import { MinirunError } from '../errors.ts';
 import { printable } from './output/printable.ts';
 import type { Pruned } from './output/pruned.ts';
@@ -129,21 +130,51 @@ function registerCheck(system: Command): void {
 function registerReconcile(system: Command): void {
   system
     .command('reconcile')
-    .summary('Take back what killed processes have left; every command does this first')
+    .summary('Compare what is on record with what is there, and mend it')
+    .description(
+      'Compare what is on record with what is there: processes, namespaces, interfaces, addresses, routes, firewall, name servers, files. What a running container lacks is put back, what is nobody’s is taken away; what is not of minirun and of this state directory for certain is left alone. Exit code 1 when something could not be mended',
+    )
+    .option('-n, --dry-run', 'only say what would be done')
+    .option('--format <format>', '"json" for a list of objects')
     .addOption(new Option('--due', 'only those idle networks whose time has come').hideHelp())
-    .action(async ({ due }: { due?: boolean }) => {
-      const { reconcile } = await import('../container/reconcile.ts');
-      // Each file is looked at, so that damage does not come to light only when the file is needed.
-      if (due !== true) {
-        const { readEverything, settleDamage } = await import('../container/heal.ts');
-        readEverything();
-        for (const line of await settleDamage()) process.stderr.write(`minirun: warning: ${printable(line)}\n`);
+    .action(async ({ due, dryRun, format }: { due?: boolean; dryRun?: boolean; format?: string }) => {
+      if (due === true) return reconcileDue();
+      if (format !== undefined && format !== 'json') {
+        throw new MinirunError(
+          `invalid --format "${format}"`,
+          'reconcile has none of that name',
+          'Give json, or leave it out',
+        );
       }
-      const problems = await reconcile(due === true ? 'due' : 'all');
-      for (const problem of problems) process.stderr.write(`minirun: ${printable(problem)}\n`);
-      if (problems.length > 0) process.exitCode = 1;
-      if (due === true) return;
-      const { sweepImages } = await import('../image/collect.ts');
-      await sweepImages();
+      const { audit } = await import('../container/audit.ts');
+      // Each file is looked at, so that damage does not come to light only when the file is needed.
+      const { readEverything, settleDamage } = await import('../container/heal.ts');
+      readEverything();
+      const damage = dryRun === true ? [] : await settleDamage();
+      for (const line of damage) process.stderr.write(`minirun: warning: ${printable(line)}\n`);
+      const findings = await audit({ dryRun });
+      if (format === 'json') process.stdout.write(`${JSON.stringify(findings, null, 2)}\n`);
+      else {
+        process.stdout.write(
+          findings.length === 0 ? 'nothing to mend\n' : findings.map((each) => `${printable(lineOf(each))}\n`).join(''),
+        );
+      }
+      if (findings.some(({ result }) => result === 'failed')) process.exitCode = 1;
     });
+}
+
+/** `network lab: 2 firewall rules are missing: put back` */
+function lineOf({ kind, name, problem, remedy, result, error }: Audited): string {
+  const what = `${kind} ${name}: ${problem}`;
+  if (result === 'done') return `${what}: ${remedy}`;
+  if (result === 'would') return `${what}: would be ${remedy}`;
+  return `${what}: COULD NOT BE ${remedy}${error === undefined ? '' : `: ${error}`}`;
+}
+
+/** What a waiting `sh` becomes some seconds after the last container of a network has ended. */
+async function reconcileDue(): Promise<void> {
+  const { reconcile } = await import('../container/reconcile.ts');
+  const problems = await reconcile('due');
+  for (const problem of problems) process.stderr.write(`minirun: ${printable(problem)}\n`);
+  if (problems.length > 0) process.exitCode = 1;
 }

@@ -62,6 +62,7 @@ function attachPipes(ready: Ready, signals: SignalProxy, log?: ForegroundLog): F
     },
     restore: () => {
       input?.stop();
+      log?.abandon();
       signals.end();
     },
   };
@@ -149,6 +150,7 @@ async function attachTerminal(
       ended = true;
       process.off('SIGWINCH', resize);
       raw?.leave();
+      log?.abandon();
       signals.end();
     },
   };

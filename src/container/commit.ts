@@ -19,7 +19,8 @@ import type { Definition } from './definition.ts';
 import { recordContainer } from './events.ts';
 import { parseSignal, signalName } from './options.ts';
 import type { OciProcess } from './oci.ts';
-import { containerFiles, readSpec, requireContainer } from './store.ts';
+import type { IdRange } from './protocol.ts';
+import { containerFiles, readOwners, readSpec, requireContainer } from './store.ts';
 
 /** What `commit` says of the new image. */
 export interface CommitOptions {
@@ -64,7 +65,7 @@ export async function commitContainer(
     const base = await pinnedBase(definition, staging);
     const config = parseChanges(changes, configOf(definition, base.config));
     const { upper } = containerFiles(definition.id);
-    const layer = isEmpty(upper) ? undefined : await stageUpper(upper, staging, signal);
+    const layer = isEmpty(upper) ? undefined : await stageUpper(upper, staging, readOwners(definition.id), signal);
     const created = new Date().toISOString();
     const entry: HistoryEntry = {
       created,
@@ -152,12 +153,17 @@ function isEmpty(directory: string): boolean {
  * Packs what a container has written, keeps the archive, and unpacks it as a layer: a layer must not change any more,
  * and the container's own directory does.
  */
-async function stageUpper(upper: string, staging: Staging, signal?: AbortSignal): Promise<StagedLayer> {
+async function stageUpper(
+  upper: string,
+  staging: Staging,
+  owners?: IdRange,
+  signal?: AbortSignal,
+): Promise<StagedLayer> {
   const file = staging.file('upper.tar.gz');
   const tar = hashing();
   const blob = hashing();
   await pipeline(
-    packLayer(upper),
+    packLayer(upper, { owners }),
     tar.stream,
     zlib.createGzip({ level: zlib.constants.Z_BEST_SPEED }),
     blob.stream,

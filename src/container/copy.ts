@@ -14,6 +14,7 @@ import {
   type Container,
   containerFiles,
   isRunning,
+  readOwners,
   readSpec,
   readState,
   requireContainer,
@@ -228,6 +229,7 @@ function restingRoot({ definition }: Container, writable: boolean): ArchiveRoot 
     overlay: definition.rootfs === undefined ? overlay : undefined,
     mounts: spec.mounts.filter((mount) => mount.type === 'bind'),
     readonly: spec.root.readonly,
+    owners: readOwners(definition.id),
   };
 }
 

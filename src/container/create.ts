@@ -4,6 +4,7 @@ import path from 'node:path';
 import { MinirunError } from '../errors.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { which } from '../host/launch.ts';
+import { smallMachine } from '../host/machine.ts';
 import { bootId, selfRef } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
 import type { Image, ImageConfig, PullPolicy } from '../image/image.ts';
@@ -39,6 +40,7 @@ import {
 } from './options.ts';
 import { checkCommand } from './health.ts';
 import { healthActionOf, healthcheckOf, type HealthRequest } from './health-options.ts';
+import type { LimitRequest, Limits } from './limits.ts';
 import { parseShmSize } from './mount-options.ts';
 import { planMounts } from './mounts.ts';
 import type { OciSpec } from './oci.ts';
@@ -98,6 +100,8 @@ export interface ContainerRequest {
   stopTimeout?: number;
   health: HealthRequest;
   ulimit: string[];
+  /** Absent when it is not limited. */
+  limits?: LimitRequest;
   sysctl: string[];
   label: string[];
   labelFile: string[];
@@ -142,6 +146,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const userns = usernsOf(request.userns, network);
   if (userns !== undefined) planned.refusePropagation();
   const rlimits = request.ulimit.map(parseUlimit);
+  const limits = await checkedLimits(request);
   const sysctl = Object.fromEntries([
     ...(request.router ? forwarding(ownNetwork) : []),
     ...request.sysctl.map((text) => parseSysctl(text, ownNetwork)),
@@ -244,6 +249,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     volumes,
     ...(request.volumesFrom.length > 0 ? { volumesFrom: request.volumesFrom } : {}),
     ...(shmSize === undefined ? {} : { shmSize }),
+    ...(limits.nanoCpus === undefined ? {} : { nanoCpus: limits.nanoCpus }),
     healthcheck,
     ...(request.words === undefined ? {} : { typed: { words: request.words, directory: process.cwd() } }),
     healthOnFailure: healthActionOf(request.health, checkCommand({ healthcheck }) !== undefined),
@@ -272,6 +278,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     ...security,
     thermalThrottle: thermalThrottlePaths(),
     rlimits,
+    limits,
     sysctl,
     mounts,
     devices,
@@ -351,6 +358,15 @@ async function requireImage({ image, imageId, layers, rootfs }: Definition): Pro
 /** overlayfs takes so many directories: OVL_MAX_STACK of the kernel. */
 const mostLayers = 500;
 
+/** The limits that were asked for, which this machine can keep. */
+async function checkedLimits({ limits: given, notice }: ContainerRequest): Promise<Limits> {
+  if (given === undefined) return {};
+  const { checkLimits, parseLimits } = await import('./limits.ts');
+  const limits = parseLimits(given);
+  for (const warning of checkLimits(limits)) notice(`warning: ${warning}`);
+  return limits;
+}
+
 async function parseExpose(texts: readonly string[]): Promise<string[]> {
   if (texts.length === 0) return [];
   const { portsOf } = await import('../image/ports.ts');
@@ -406,7 +422,8 @@ async function parsePublished(
   const { parsePublish } = await import('../network/ports.ts');
   const { checkHostIps } = await import('../network/port-store.ts');
   const requests = publish.flatMap(parsePublish);
-  checkHostIps(requests);
+  const { checkForwardable } = await import('./forward.ts');
+  if (!checkForwardable(requests)) checkHostIps(requests);
   if (attachments.some((each) => each.network === defaultNetworkName || isOpenOutwards(requireNetwork(each.network))))
     return requests;
   if (network[0] === 'none' || network[0] === 'host') {
@@ -551,6 +568,15 @@ function readLines(option: string, file: string): string[] {
  * namespace belongs to one, and nobody else's root may do anything in it.
  */
 function usernsOf(text: string | undefined, network: string): Definition['userns'] {
+  // Without root all of them are in one, and the user has no further ids.
+  if (smallMachine() !== undefined && parseUserns(text ?? 'host') === undefined) return undefined;
+  if (smallMachine() !== undefined)
+    throw new MinirunError(
+      `cannot use --userns ${text}`,
+      'without root all containers are in one user namespace already',
+      'Leave it out',
+      { code: 125 },
+    );
   const size = parseUserns(text ?? defaultUserns);
   if (!network.startsWith('container:') || text === 'host') return size === undefined ? undefined : { size };
   const other = network.slice('container:'.length);

@@ -1,3 +1,4 @@
+import type { Part } from '../host/cgroup/hierarchies.ts';
 import type { ProcessRef } from '../host/process.ts';
 import type { ImageConfig } from '../image/image.ts';
 import type { Attachment, Endpoint, PublishedPort } from '../network/definition.ts';
@@ -27,7 +28,7 @@ export interface Volume {
 }
 
 /**
- * What a container is, beside its OCI spec: `containers/<id>/definition.json`. Only its name and its networks ever change,
+ * What a container is, beside its OCI spec: `containers/<id>/definition.json`. Only its name, its networks, its restart policy and what `update` shows ever change,
  * under the lock.
  */
 export interface Definition {
@@ -84,6 +85,8 @@ export interface Definition {
   volumesFrom?: string[];
   /** `--shm-size`, bytes. */
   shmSize?: number;
+  /** `--cpus` in billionths, to be shown; what it stands for is in the spec. */
+  nanoCpus?: number;
   /** What could be read of a file that was damaged: enough to look at the container and to remove it, not to start it. */
   damaged?: boolean;
   /** What was asked for and what the image says. */
@@ -120,6 +123,12 @@ export interface ContainerState {
   /** Name of its network namespace under /run/netns, when it has one of its own. */
   netns?: string;
   endpoints: Endpoint[];
+  /** The cgroup that all of its processes are in; `late`: what they had used before is not counted in it. */
+  cgroup?: { parts: Part[]; late?: true };
+  /** By `pause`. Set before its processes are stopped and cleared after they go on. */
+  paused?: boolean;
+  /** The kernel has killed one of its processes because its memory was used up. */
+  oomKilled?: boolean;
   /** Ports of the host that lead to it. */
   ports?: PublishedPort[];
   exitCode: number;

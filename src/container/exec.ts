@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
+import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { type Child, launch } from '../host/launch.ts';
 import { initEnvironment, nsenterArgv } from './argv.ts';
-import { confinementOfExec } from './apparmor.ts';
 import { attach, SignalProxy } from './attach.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Definition } from './definition.ts';
@@ -12,7 +12,7 @@ import { checkUser, mergeEnv, parseEnv, parseEnvFile } from './options.ts';
 import type { Failure, Join, Ready, Stdio } from './protocol.ts';
 import { openStatus } from './start.ts';
 import { requireRunning } from './stop.ts';
-import { type Container, readSpec, requireContainer } from './store.ts';
+import { type Container, readSpec, readState, requireContainer } from './store.ts';
 
 /** What `exec` takes, as it was typed. */
 export interface ExecRequest {
@@ -37,6 +37,14 @@ export interface ExecRequest {
 export async function execInContainer(reference: string, request: ExecRequest): Promise<number> {
   const container = requireContainer(reference);
   requireRunning(container, 'exec in');
+  if (container.state.paused) {
+    const { name } = container.definition;
+    throw new MinirunError(
+      `cannot exec in container "${name}"`,
+      'it is paused',
+      `Let it go on first: minirun unpause ${name}`,
+    );
+  }
   const signals = new SignalProxy(!request.detach);
   const stdio: Stdio = request.detach
     ? { stdin: 'null', stdout: 'null', stderr: 'null' }
@@ -88,14 +96,23 @@ export async function enterContainer(container: Container, request: ExecRequest,
   child.send({
     type: 'join',
     pid,
-    process: planExec(spec.process, request),
+    process: { ...planExec(spec.process, request), apparmorProfile: await profileFor(spec.process, request) },
     // A profile that was given stays, as for a privileged container.
     seccomp: request.privileged && spec.linux.seccomp === 'default' ? 'unconfined' : spec.linux.seccomp,
     stdio,
     inUserNamespace,
   } satisfies Join);
   const ready = readyOf(child, (await child.receive()) as Ready | Failure | undefined);
+  const { id } = container.definition;
+  if (readState(id)?.cgroup !== undefined) (await import('./cgroups.ts')).joinCgroup(id, ready.pid);
   return { child, ready, status: openStatus(ready, spec.linux.seccomp) };
+}
+
+/** The AppArmor profile: that of the container. Nothing is loaded where the machine has no AppArmor. */
+async function profileFor(own: OciProcess, request: ExecRequest): Promise<string | undefined> {
+  if (own.apparmorProfile === undefined && !fs.existsSync('/sys/kernel/security/apparmor')) return undefined;
+  const { confinementOfExec } = await import('./apparmor.ts');
+  return confinementOfExec(own.apparmorProfile, request.privileged);
 }
 
 /** Docker's events of a further process; the command stands behind the first two. */
@@ -130,7 +147,6 @@ export function planExec(own: OciProcess, request: ExecRequest): OciProcess {
   const cwd = request.workdir ?? own.cwd;
   return {
     ...own,
-    apparmorProfile: confinementOfExec(own.apparmorProfile, request.privileged),
     args: request.command,
     env,
     capabilities,

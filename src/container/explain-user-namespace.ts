@@ -5,7 +5,7 @@ import { idsOf, proposeIds } from './id-ranges.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { raisedLimitsArgv } from './raised-limits.ts';
 import { containerFiles, readState } from './store.ts';
-import type { IdRange } from './user-namespace.ts';
+import type { IdRange } from './protocol.ts';
 
 /** The holder in a script, as a word of the shell. */
 const holderWord = '$holder';
@@ -136,7 +136,7 @@ function mountsStep(definition: Definition, spec: OciSpec, { uid, gid, size }: I
     id: 'userns.mounts',
     why:
       'What root of a user namespace may not mount itself. An idmapped mount shows files with other owners than they have on disk, so that ' +
-      'those of the image and of volumes belong to whom they should. mount(8) can do that from util-linux 2.39 on; minirun needs no tool for it.',
+      'those of the image and of volumes belong to whom they should. mount(8) can do that from util-linux 2.39 on, and an older one does not say that it cannot; minirun needs no tool for it.',
     apply: [
       {
         tool: 'process',

@@ -1,6 +1,7 @@
 import { sysctlFile } from '../host/executor.ts';
 import { renderScript, type Section, word } from '../host/script.ts';
 import type { Step } from '../host/steps.ts';
+import type { Part } from '../host/cgroup/hierarchies.ts';
 import { endpointOf, nextIfname } from '../network/attach.ts';
 import { type Attachment, defaultNetworkName, type Endpoint, type Network } from '../network/definition.ts';
 import { sharedNetworkSection } from '../network/explain.ts';
@@ -37,11 +38,16 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
     portRequests(definition).length === 0 ? [] : planPublished(await proposeFor(definition, endpoints), endpoints);
   const names = planContainerNames(definition, spec.hostname, namespaceName(definition), attached);
   const user = await userNamespaceOf(draft);
+  const limits =
+    spec.linux.cgroupsPath === undefined
+      ? { steps: [], parts: [] }
+      : (await import('./cgroups.ts')).cgroupSteps(definition.id, spec);
   const apparmor = explainConfinement(spec.process.apparmorProfile, definition.privileged);
   const sections: Section[] = [
     { title: 'Files of the container', steps: fileSteps(definition, spec, endpoints) },
     ...(user === undefined ? [] : [{ title: 'User namespace and what is mounted from outside', steps: user.steps }]),
     ...apparmor.sections,
+    ...(limits.steps.length === 0 ? [] : [{ title: 'Limits of the container', steps: limits.steps }]),
     ...attached
       .filter(({ network }) => network.driver === 'bridge')
       .map(({ network, endpoint }) => sharedNetworkSection(network, endpoint.hostIfname)),
@@ -60,15 +66,17 @@ export async function explainRun(draft: Draft, detach: boolean): Promise<string>
     ...checksSection(planChecks(definition)),
     {
       title: 'The process',
-      steps: [processStep(definition, confined(spec, apparmor.profile), endpoints, detach, user)],
+      steps: [
+        processStep(definition, confined(spec, apparmor.profile), endpoints, detach, { user, parts: limits.parts }),
+      ],
     },
   ];
   return renderScript(
     `Container ${definition.name} from ${definition.image}: what "minirun run" does, as a person would type it. ` +
-      'minirun takes the steps of the first three parts while the process is starting and mounting, and lets it go on when all of them are done.' +
+      `minirun takes the steps of ${limits.steps.length > 0 ? 'all parts but the last' : 'the first three parts'} while the process is starting and mounting, and lets it go on when all of them are done.` +
       (attached.length > 0 ? ' minirun reserves the address, the script cannot.' : ''),
     sections,
-    variablesOf(definition),
+    { ...variablesOf(definition), ...(limits.steps.length > 0 ? { id: definition.id } : {}) },
   );
 }
 
@@ -88,6 +96,7 @@ function variablesOf({ id, layers }: Definition): Record<string, string> {
 /** `rm --explain`: what was done for a container; `delete` is what `rm` does. */
 export async function explainRemove(reference: string, volumes: boolean): Promise<string> {
   const { definition, state } = requireContainer(reference);
+  const isOfCgroup = ({ id }: Step) => id.startsWith('cgroup.');
   const spec = readSpec(definition.id);
   const applied = readSteps(definition.id);
   return renderScript(
@@ -97,12 +106,16 @@ export async function explainRemove(reference: string, volumes: boolean): Promis
         title: 'Files of the container',
         steps: fileSteps(definition, spec, state.endpoints, volumes || definition.autoRemove),
       },
-      { title: 'Network stack of the container', steps: applied.filter(({ id }) => id !== checksStep) },
+      ...(applied.some(isOfCgroup) ? [{ title: 'Limits of the container', steps: applied.filter(isOfCgroup) }] : []),
+      {
+        title: 'Network stack of the container',
+        steps: applied.filter((step) => step.id !== checksStep && !isOfCgroup(step)),
+      },
       ...checksSection(applied.filter(({ id }) => id === checksStep)),
       { title: 'Links', steps: linksOf(definition.id).flatMap(({ applied }) => applied) },
       {
         title: 'The process',
-        steps: [processStep(definition, spec, state.endpoints, true, undefined, state.init?.pid)],
+        steps: [processStep(definition, spec, state.endpoints, true, { running: state.init?.pid })],
       },
     ],
     variablesOf(definition),
@@ -148,7 +161,16 @@ function fileSteps(
   removesVolumes = true,
 ): Step[] {
   const { directory, hosts } = containerFiles(definition.id);
-  const steps = planFiles({ definition }, spec.hostname, resolversFor(definition));
+  const folder: Step = {
+    id: 'folder',
+    why: 'Its own folder, for the files that follow.',
+    apply: [{ tool: 'mkdir', path: directory, mode: 0o700 }],
+    undo: [],
+  };
+  const steps = [
+    ...(definition.rootfs === undefined ? [] : [folder]),
+    ...planFiles({ definition }, spec.hostname, resolversFor(definition)),
+  ];
   const isKept = ({ name }: Volume) => spec.mounts.some(({ source }) => source === volumeData(name));
   const volumes = (definition.volumes ?? []).filter(isKept).map(
     ({ name, destination, named, from }): Step => ({
@@ -179,8 +201,7 @@ function processStep(
   spec: OciSpec,
   endpoints: readonly Endpoint[],
   detach: boolean,
-  user?: ExplainedUserNamespace,
-  running?: number,
+  { user, running, parts = [] }: { user?: ExplainedUserNamespace; running?: number; parts?: readonly Part[] },
 ): Step {
   const { directory } = containerFiles(definition.id);
   const pidFile = `${directory}/pid`;
@@ -193,8 +214,10 @@ function processStep(
         : place.kind === 'joined'
           ? `nsenter --net=${word(place.netns)} `
           : '';
-  const inner = innerScript(definition, spec, interfaceSysctls(endpoints, hasIpv6()), user);
+  const inner = innerScript(definition, spec, interfaceSysctls(endpoints, hasIpv6()), parts, user);
+  const groups = parts.map(({ directory }) => word(directory)).join(' ');
   const command = [
+    ...(groups === '' ? [] : [`sh -e -c 'for d in ${groups}; do echo $$ >$d/cgroup.procs; done; exec "$@"' join \\`]),
     `${enter}unshare --pid --mount ${spec.mounts.some(isPropagated) ? '--propagation slave ' : ''}--uts --ipc --cgroup --fork --kill-child sh -e -c '`,
     ...inner.map((line) => `  ${line.replaceAll("'", "'\\''")}`),
   ];
@@ -224,6 +247,7 @@ function innerScript(
   definition: Definition,
   spec: OciSpec,
   sysctl: Record<string, string>,
+  parts: readonly Part[],
   within?: ExplainedUserNamespace,
 ): string[] {
   const root = within === undefined ? spec.root.path : 'rootfs';
@@ -232,13 +256,16 @@ function innerScript(
     (definition.rootfs === undefined ? overlayLines(definition, root) : [`mount --rbind ${word(root)} ${word(root)}`]);
   // A shell would otherwise go there from its own root, and not everybody may.
   lines.push(within === undefined ? `cd ${word(root)}` : `cd -P ${word(root)}`);
-  for (const { name, destination, copy } of definition.volumes ?? [])
+  for (const { name, destination, copy } of definition.volumes ?? []) {
+    // In a user namespace the volume can be reached only as it is prepared there.
+    const volume = within?.mounts.find((mount) => mount.destination === destination)?.source ?? volumeData(name);
     if (copy)
       lines.push(
-        `if [ -d ${inside(destination)} ] && [ -z "$(ls -A ${volumeData(name)})" ]; then cp -a ${inside(destination)}/. ${volumeData(name)}; fi`,
+        `if [ -d ${inside(destination)} ] && [ -z "$(ls -A ${volume})" ]; then cp -a ${inside(destination)}/. ${volume}; fi`,
       );
+  }
   for (const mount of within?.mounts ?? spec.mounts) {
-    lines.push(...mountLines(mount));
+    lines.push(...mountLines(mount, parts));
     if (mount.destination === '/dev' && (mount.type === 'tmpfs' || mount.source === '../dev')) {
       for (const { path, type, major, minor, fileMode } of mount.type === 'tmpfs' ? spec.linux.devices : [])
         lines.push(`mknod -m ${fileMode.toString(8)} ${inside(path)} ${type} ${major} ${minor}`);
@@ -266,6 +293,7 @@ function innerScript(
     );
   }
   if (spec.root.readonly) lines.push('mount -o remount,bind,ro .');
+  if (spec.process.oomScoreAdj !== undefined) lines.push(`echo ${spec.process.oomScoreAdj} >/proc/self/oom_score_adj`);
   for (const { type, soft, hard } of spec.process.rlimits) {
     if (type === 'RLIMIT_NOFILE') lines.push(`ulimit -Sn ${soft}`, `ulimit -Hn ${hard}`);
   }
@@ -319,8 +347,11 @@ function inside(path: string): string {
   return word(path.replace(/^\//, ''));
 }
 
-function mountLines({ destination, type, source, options, subpath }: OciMount): string[] {
+function mountLines({ destination, type, source, options, subpath }: OciMount, parts: readonly Part[]): string[] {
   const target = inside(destination);
+  // Shows the cgroup of whoever has made the cgroup namespace as its root.
+  if (type === 'cgroup' && parts.length > 0 && parts.every(({ version }) => version === 2))
+    return [`mount -t cgroup2 -o ${options.join(',')} cgroup ${target}`];
   if (type === 'cgroup') return [`mount --rbind /sys/fs/cgroup ${target}`];
   if (type === 'bind') {
     const propagation = options.find((option) => /^r?(private|slave|shared)$/.test(option)) ?? 'rprivate';

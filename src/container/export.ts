@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import { packLayer } from '../image/pack.ts';
-import { containerFiles, isRunning, requireContainer } from './store.ts';
+import { containerFiles, isRunning, readOwners, requireContainer } from './store.ts';
 
 /**
  * The whole file system of a container as a tar archive, with extended attributes. As docker's it has nothing of
@@ -20,5 +20,8 @@ export function exportContainer(reference: string): AsyncGenerator<Buffer> {
   const files = containerFiles(id);
   // One that was never started has no folders yet.
   for (const folder of [files.upper, files.rootfs]) fs.mkdirSync(folder, { recursive: true, mode: 0o755 });
-  return packLayer(files.rootfs, { overlay: { lower: [files.upper, ...container.definition.layers] } });
+  return packLayer(files.rootfs, {
+    overlay: { lower: [files.upper, ...container.definition.layers] },
+    owners: readOwners(id),
+  });
 }

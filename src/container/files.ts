@@ -1,3 +1,5 @@
+import type { Part } from '../host/cgroup/hierarchies.ts';
+import type { Controller } from '../host/cgroup/resources.ts';
 import type { ProcessRef } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import type {
@@ -36,6 +38,7 @@ import type { ContainerState, Definition, HealthAction, RestartPolicy, Status, V
 import type { Health, HealthResult, HealthStatus } from './health-record.ts';
 import type { VolumeRecord } from './volume-store.ts';
 import type { OciMount, OciProcess, OciSpec } from './oci.ts';
+import type { IdRange } from './protocol.ts';
 
 /** Files and folders of one container. */
 export const containerFiles = (id: string) => {
@@ -58,6 +61,8 @@ export const containerFiles = (id: string) => {
     upper: file('upper'),
     work: file('work'),
     rootfs: file('rootfs'),
+    /** Whom the files in `upper` belong to, when they had to be given to the ids of a user namespace. */
+    owners: file('owners.json'),
     log: file('log'),
     hosts: file('hosts'),
     hostname: file('hostname'),
@@ -155,6 +160,7 @@ export const definitionShape = object<Definition>({
   ),
   volumesFrom: optional(words),
   shmSize: optional(count),
+  nanoCpus: optional(count),
   healthcheck: anything,
   healthOnFailure: optional(wordOf<HealthAction>({ kill: true, restart: true, stop: true })),
   typed: optional(object<NonNullable<Definition['typed']>>({ words, directory: absolutePath })),
@@ -179,6 +185,29 @@ const endpoint = object<Endpoint>({
   alone: flag,
 });
 
+/** What is below a directory of this kind may be written to and removed. */
+const cgroupDirectory = textLike(/^\/sys\/fs\/cgroup\/(?!(?:.*\/)?\.\.(?:\/|$))[^\0]*$/);
+const cgroup = object<NonNullable<ContainerState['cgroup']>>({
+  parts: listOf(
+    object<Part>({
+      version: oneOf(1, 2),
+      controllers: listOf(
+        wordOf<Controller>({
+          memory: true,
+          cpu: true,
+          cpuacct: true,
+          cpuset: true,
+          pids: true,
+          io: true,
+          freezer: true,
+        }),
+      ),
+      directory: cgroupDirectory,
+    }),
+  ),
+  late: optional(oneOf(true)),
+});
+
 /** `state.json` */
 export const stateShape = object<ContainerState>({
   schema: oneOf(2),
@@ -196,6 +225,9 @@ export const stateShape = object<ContainerState>({
   init: optional(processShape),
   netns: optional(name),
   endpoints: listOf(endpoint),
+  cgroup: optional(cgroup),
+  paused: optional(flag),
+  oomKilled: optional(flag),
   ports: optional(listOf(publishedPort)),
   exitCode: number,
   startedAt: time,
@@ -228,6 +260,27 @@ export interface StepsFile {
 
 export const stepsFileShape = object<StepsFile>({ schema: oneOf(2), steps: stepsShape });
 
+/** `ids.json` of the state directory: which container has which ids of the host. */
+export interface IdReservations {
+  schema: 1;
+  /** Id of the container → its ids. */
+  held: Record<string, IdRange>;
+}
+
+const idRange = { uid: count, gid: count, size: count };
+
+export const idReservationsShape = object<IdReservations>({
+  schema: oneOf(1),
+  held: mapOf(object<IdRange>(idRange), textLike(fullId)),
+});
+
+/** `owners.json` of a container. */
+export interface OwnersFile extends IdRange {
+  schema: 1;
+}
+
+export const ownersShape = object<OwnersFile>({ schema: oneOf(1), ...idRange });
+
 /** `routes.json`: the routes that a container was given on request. */
 export interface RoutesFile {
   schema: 1;
@@ -247,7 +300,10 @@ export interface Renaming {
 export const renamingShape = object<Renaming>({ schema: oneOf(1), by: processShape, from: name, to: name });
 
 /** What of `config.json` this side works with; the rest is for init. */
-type SpecFile = Pick<OciSpec, 'ociVersion' | 'hostname' | 'root' | 'mounts' | 'annotations'> & { process: OciProcess };
+type SpecFile = Pick<OciSpec, 'ociVersion' | 'hostname' | 'root' | 'mounts' | 'annotations'> & {
+  process: OciProcess;
+  linux: Pick<OciSpec['linux'], 'cgroupsPath'>;
+};
 
 /** The fields of the process that are looked at here. */
 const processFields = object<Pick<OciProcess, 'args' | 'env' | 'cwd' | 'terminal' | 'user'>>({
@@ -268,4 +324,5 @@ export const specShape = object<SpecFile>({
   ),
   annotations: mapOf(text),
   process: processFields,
+  linux: object<Pick<OciSpec['linux'], 'cgroupsPath'>>({ cgroupsPath: optional(absolutePath) }),
 });

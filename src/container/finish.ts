@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { MinirunErrors } from '../errors.ts';
+import { isDiskFull, MinirunErrors } from '../errors.ts';
 import { undoSteps } from '../host/executor.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { bootId, endGroup, endOrphans, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
@@ -9,10 +9,11 @@ import { forgetLinksOf, linksOf } from '../network/link-store.ts';
 import { type Departure, leave, lingerNetworks, tearDown } from '../network/lifecycle.ts';
 import { heldPorts, releasePorts } from '../network/port-store.ts';
 import { withLock } from '../state/lock.ts';
+import { drawOnReserve } from '../state/reserve.ts';
 import { lingerArgv } from './argv.ts';
 import { endCaptures } from './captures.ts';
 import type { ContainerState, Definition, Status } from './definition.ts';
-import { recordDeath, recordDestruction } from './events.ts';
+import { recordContainer, recordDeath, recordDestruction } from './events.ts';
 import { keepPeersInHosts } from './names.ts';
 import { attachmentsOf } from './networking.ts';
 import { forgetOwner } from './owners.ts';
@@ -63,7 +64,12 @@ export async function finish(
   { force = false, linger = false, owner, keepsVolumes }: FinishOptions = {},
 ): Promise<boolean> {
   refuseNewer(id);
-  const before = await takeOver(id, force, then === 'removed', keepsVolumes);
+  drawOnReserve();
+  const before = await takeOver(id, force, then === 'removed', keepsVolumes).catch((error: unknown) => {
+    // Whoever fills it may have made room meanwhile.
+    if (!isDiskFull(error)) throw error;
+    return takeOver(id, force, then === 'removed', keepsVolumes);
+  });
   if (before === undefined) return false;
   const errors: Error[] = [];
   let isTold = false;
@@ -88,6 +94,9 @@ export async function finish(
         netns: undefined,
         endpoints: [],
         ports: undefined,
+        cgroup: undefined,
+        paused: undefined,
+        oomKilled: before.oomKilled,
         exitCode: ending.exitCode,
         finishedAt: ending.finishedAt ?? new Date().toISOString(),
         error: ending.error ?? '',
@@ -142,11 +151,29 @@ async function takeDown(
   // Processes and steps of a former boot are gone, and their pids may be those of others now.
   const sameBoot = before.boot === bootId();
   let departure: Departure = { goingDown: [], idle: [] };
+  const cgroup = sameBoot ? before.cgroup : undefined;
   await attempt(async () => {
     faultPoint('finish.claimed');
-    if (sameBoot && signalProcess(before.init, 'SIGKILL')) await untilDead(before.init);
+    const dies = sameBoot && signalProcess(before.init, 'SIGKILL');
+    // What is stopped does not die, not in version 1 of cgroups; after the signal, so that it does nothing else.
+    if (cgroup !== undefined) (await import('./cgroups.ts')).thaw(cgroup.parts);
+    if (dies) await untilDead(before.init);
     // Who waits to start it again has nothing to wait for.
     if (sameBoot && before.status === 'restarting') endGroup(before.owner);
+  });
+  // The count goes with the cgroup.
+  await attempt(async () => {
+    if (cgroup === undefined) return;
+    if (!before.oomKilled && (await import('./cgroups.ts')).wasOutOfMemory(cgroup.parts)) {
+      before.oomKilled = true;
+      await withLock(() => {
+        const state = readState(id);
+        if (state !== undefined) writeState(id, { ...state, oomKilled: true });
+      });
+      const definition = readContainer(id)?.definition;
+      if (definition !== undefined) recordContainer(definition, 'oom');
+    }
+    faultPoint('finish.counted');
   });
   // They would keep its namespace alive, and with that the interface that the next container of its address needs.
   if (sameBoot) await attempt(() => endCaptures(id));

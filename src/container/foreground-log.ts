@@ -9,7 +9,7 @@ import { LogPipe } from '../host/launch.ts';
  */
 export class ForegroundLog {
   private readonly pipes = new Map<string, LogPipe>();
-  private readonly enabled: boolean;
+  private enabled: boolean;
   private readonly directory: string;
 
   constructor(definition: Definition) {
@@ -27,10 +27,21 @@ export class ForegroundLog {
         'exec cat >>"$0"',
         `${this.directory}/plain`,
       ];
-      pipe = new LogPipe(argv, this.directory);
+      try {
+        pipe = new LogPipe(argv, this.directory);
+      } catch {
+        // The command is not to fail because the disk is full: it goes on without a log.
+        this.enabled = false;
+        return;
+      }
       this.pipes.set(stream, pipe);
     }
     pipe.write(chunk);
+  }
+
+  /** Lets the loggers go, when nobody is going to wait for them: this process would not end before they do. */
+  abandon(): void {
+    for (const pipe of this.pipes.values()) pipe.abandon();
   }
 
   /** Resolves when everything is in the files. */

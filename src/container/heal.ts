@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { messageOf } from '../errors.ts';
+import { partWith, versionOf } from '../host/cgroup/cgroup.ts';
 import { bootId } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import { type Index, readIndex, rebuiltIndex } from '../image/index-file.ts';
@@ -22,13 +23,14 @@ import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
 import { ownMarker } from '../state/root.ts';
 import type { ContainerState } from './definition.ts';
+import { leftCgroup } from './cgroups.ts';
 import { idsOf, rebuiltIds } from './id-ranges.ts';
 import { noteOwner } from './owners.ts';
 import { planPublished } from './publish.ts';
 import { rebuiltDefinition, rebuiltState } from './rebuild.ts';
 import { readRoutes } from './routes-file.ts';
 import { isAtRest } from './status.ts';
-import { containerIds, findSpec, readContainer, readDefinition, readState, readSteps } from './store.ts';
+import { containerIds, findSpec, readContainer, readDefinition, readOwners, readState, readSteps } from './store.ts';
 
 /** What comes of a damaged file. */
 interface Remedy {
@@ -125,7 +127,9 @@ function remedyOf(damage: Damage): Remedy {
     case kinds.ports:
       return { meaning: 'Which ports are taken was read from the containers.', content: rebuiltPorts(parts) };
     case kinds.ids:
-      return { meaning: 'Which ids containers have was read from those that run.', content: rebuiltIds(parts) };
+      return { meaning: 'Which ids user namespaces have was read from the containers.', content: rebuiltIds() };
+    case kinds.owners:
+      return { meaning: 'Whom its files belong to was read from them.', content: readOwners(ownerOf(file)) };
     case kinds.link: {
       const name = subjectOf(file);
       return {
@@ -160,13 +164,23 @@ function remedyOfState(id: string, parts: Partial<ContainerState>): Remedy {
   const name = definition?.name ?? id.slice(0, 12);
   const state = rebuiltState({ id, name }, parts, rebuiltEndpoints(id, definition?.attachments ?? []));
   const ports = isAtRest(state) ? undefined : (state.ports ?? heldPorts(id));
+  const cgroup = isAtRest(state) ? {} : rebuiltCgroup(id, state);
   noteOwner(id, state);
   const meaning = isAtRest(state)
     ? `Container ${name} is at rest.`
     : state.status === 'running'
       ? `Container ${name} goes on running; where it is in its life was read from the kernel.`
       : `Container ${name} is brought to rest.`;
-  return { content: { ...state, ports }, meaning };
+  return { content: { ...state, ports, ...cgroup }, meaning };
+}
+
+/** Whether it was paused is seen by what its processes do. */
+function rebuiltCgroup(id: string, { cgroup, paused }: ContainerState): Pick<ContainerState, 'cgroup' | 'paused'> {
+  const parts = cgroup?.parts ?? leftCgroup(id)?.parts;
+  if (parts === undefined) return {};
+  const freezer = partWith(parts, 'freezer');
+  const isFrozen = freezer !== undefined && versionOf(freezer).isFrozen(freezer.directory);
+  return { cgroup: cgroup ?? { parts, late: true }, paused: paused ?? (isFrozen || undefined) };
 }
 
 function remedyOfNetwork(name: string, parts: Partial<Network>): Remedy {
@@ -212,10 +226,12 @@ export function stepsToUndo(id: string, sound: readonly Step[]): Step[] {
   if (container === undefined || isAtRest(container.state)) return [...sound];
   const { definition, state } = container;
   const netns = state.netns ?? (fs.existsSync(`/run/netns/${definition.name}`) ? definition.name : undefined);
-  if (netns === undefined) return [...sound];
+  const cgroup = leftCgroup(id)?.step;
+  if (netns === undefined) return cgroup === undefined ? [...sound] : withUndoOf(sound, [cgroup]);
   const endpoints = state.endpoints.length > 0 ? state.endpoints : rebuiltEndpoints(id, definition.attachments);
   const hostname = findSpec(id)?.hostname ?? definition.name;
   const planned = [
+    ...(cgroup === undefined ? [] : [cgroup]),
     ...planConnection(netns, endpoints, hasIpv6()),
     ...planNames({ id, name: definition.name, hostname }, endpoints),
     ...(endpoints.length > 1 ? planOwnNameServer(netns, id, endpoints, []) : []),

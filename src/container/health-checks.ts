@@ -85,6 +85,8 @@ export async function checkDue(id: string): Promise<number | undefined> {
   const times = healthTimes(definition.healthcheck);
   // Its start is not written down yet, or it is being taken down, which ends this.
   if (state.status !== 'running') return Math.min(0.1, times.interval / 1000);
+  // A check in a paused container would wait with it, and then have failed: docker's rule.
+  if (state.paused) return times.interval / 1000;
   const health = await check(container, command);
   return untilNextCheck(health.Status, Date.now() - Date.parse(state.startedAt), times) / 1000;
 }

@@ -1,28 +1,14 @@
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { killPoint } from '../host/fault.ts';
-import { isAlive } from '../host/process.ts';
-import { peekFile, readFile } from '../state/files.ts';
+import { readFile } from '../state/files.ts';
 import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
 import { kinds } from '../state/migrations.ts';
 import { paths, stateRoot } from '../state/paths.ts';
-import { count, mapOf as mapShape, object, oneOf, textLike } from '../state/shape.ts';
-import { fullId, stateShape } from './files.ts';
-import { containerFiles, containerIds } from './store.ts';
-import type { IdRange } from './user-namespace.ts';
-
-/** `ids.json`: which container has which ids of the host. */
-interface Reservations {
-  schema: 1;
-  /** Id of the container → its ids. */
-  held: Record<string, IdRange>;
-}
-
-const reservationsShape = object<Reservations>({
-  schema: oneOf(1),
-  held: mapShape(object<IdRange>({ uid: count, gid: count, size: count }), textLike(fullId)),
-});
+import { type IdReservations, idReservationsShape } from './files.ts';
+import type { IdRange } from './protocol.ts';
+import { containerIds, isRunning, readContainer, readOwners } from './store.ts';
 
 /** `first` and the ids after it, `size` in all. */
 interface Range {
@@ -47,12 +33,14 @@ export function idsOf(container: string): IdRange | undefined {
  * Reserves ids for a container until it is removed. What it has already it keeps.
  *
  * @param exists whether a container exists; the reservations of others are void
+ * @param wanted those that its files belong to already
  * @throws MinirunError (125) when there are not so many free ones
  */
 export async function reserveIds(
   container: string,
   size: number,
   exists: (container: string) => boolean,
+  wanted?: IdRange,
 ): Promise<IdRange> {
   const own = idsOf(container);
   if (own !== undefined) return own;
@@ -60,7 +48,7 @@ export async function reserveIds(
   return withLock(() => {
     const reservations = readReservations();
     for (const id of Object.keys(reservations.held)) if (!exists(id)) delete reservations.held[id];
-    const ids = chooseIds(size, Object.values(reservations.held), pools, slotOf(stateRoot()));
+    const ids = wanted ?? chooseIds(size, Object.values(reservations.held), pools, slotOf(stateRoot()));
     reservations.held[container] = ids;
     write(reservations);
     killPoint('ids.reserved');
@@ -90,31 +78,31 @@ export async function sweepIds(exists: (container: string) => boolean): Promise<
 }
 
 /** Not durable: with idmapped mounts no file has any of these ids as its owner. */
-function write(reservations: Reservations): void {
+function write(reservations: IdReservations): void {
   if (Object.keys(reservations.held).length === 0) fs.rmSync(paths.ids(), { force: true });
   else writeJson(paths.ids(), reservations, { durable: false });
 }
 
-function readReservations(): Reservations {
-  return readFile(kinds.ids, reservationsShape, paths.ids(), rebuiltIds) ?? { schema: 1, held: {} };
-}
-
-/** The file by what is left of it and by what containers have that run. Of others nobody else knows, and they get new ids. */
-export function rebuiltIds({ held = {} }: Partial<Reservations> = {}): Reservations {
-  const running = containerIds().flatMap((id): [string, IdRange][] => {
-    const { init } = peekFile(kinds.state, stateShape, containerFiles(id).state) ?? {};
-    const [uid, gid] = isAlive(init) ? [mapOf(init?.pid, 'uid'), mapOf(init?.pid, 'gid')] : [];
-    return uid === undefined || gid === undefined || uid.first === 0
-      ? []
-      : [[id, { uid: uid.first, gid: gid.first, size: uid.size }]];
+/** `ids.json` by what the containers say: those that run by the kernel, others by whom their files belong to. */
+export function rebuiltIds(): IdReservations {
+  const found = containerIds().flatMap((id): [string, IdRange][] => {
+    const container = readContainer(id);
+    if (container?.definition.userns === undefined || container.definition.userns.of !== undefined) return [];
+    const ids = isRunning(container.state) ? idsOfProcess(container.state.init?.pid ?? 0) : readOwners(id);
+    return ids === undefined ? [] : [[id, ids]];
   });
-  return { schema: 1, held: { ...held, ...Object.fromEntries(running) } };
+  return { schema: 1, held: Object.fromEntries(found) };
 }
 
-/** Where the first id of a process's user namespace is outside, and how many there are. */
-function mapOf(pid: number | undefined, kind: 'uid' | 'gid'): Range | undefined {
-  const [, first, size] = /^\s*0\s+(\d+)\s+(\d+)\s*$/.exec(read(`/proc/${pid}/${kind}_map`)) ?? [];
-  return first === undefined ? undefined : { first: Number(first), size: Number(size) };
+function idsOfProcess(pid: number): IdRange | undefined {
+  const map = (kind: string) => read(`/proc/${pid}/${kind}_map`).trim().split(/\s+/).map(Number);
+  const [, uid, size] = map('uid');
+  const [, gid] = map('gid');
+  return uid === undefined || gid === undefined || size === undefined ? undefined : { uid, gid, size };
+}
+
+function readReservations(): IdReservations {
+  return readFile(kinds.ids, idReservationsShape, paths.ids(), rebuiltIds) ?? { schema: 1, held: {} };
 }
 
 /** Ids that may be handed out, and in the region of our own those that are somebody's. */

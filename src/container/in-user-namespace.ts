@@ -1,15 +1,21 @@
 import fs from 'node:fs';
 import { faultPoint } from '../host/fault.ts';
 import { hold, type Holder } from '../host/holder.ts';
-import { ownBinary } from '../host/launch.ts';
-import { holderArgv, type InUserNamespace } from './argv.ts';
+import { MinirunError } from '../errors.ts';
+import { helperArgv, launch, ownBinary } from '../host/launch.ts';
+import { writeJson } from '../state/json.ts';
+import type { OwnersFile } from './files.ts';
+import { holderArgv, initEnvironment, type InUserNamespace } from './argv.ts';
 import type { Definition } from './definition.ts';
 import { reserveIds } from './id-ranges.ts';
 import { hasOwnNetwork, type Networking } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { raisedLimitsArgv } from './raised-limits.ts';
-import { containerFiles, readState } from './store.ts';
-import { idMap, type IdRange } from './user-namespace.ts';
+import { containerFiles, readOwners, readState } from './store.ts';
+import type { Failure, IdRange, Shift, Shifted } from './protocol.ts';
+import type { Staged, StagingRequest } from './staging.ts';
+import { idMap } from './user-namespace.ts';
+import { volumeData } from './volume-store.ts';
 
 /** A user namespace that a container is about to begin in. */
 export interface UserNamespace {
@@ -26,7 +32,9 @@ export interface UserNamespace {
 
 /** Reserves the ids of a container in a user namespace; with that of another it has that one's. */
 export async function idsFor({ id, userns }: Definition): Promise<IdRange> {
-  return reserveIds(userns?.of ?? id, userns?.size ?? 0, (each) => fs.existsSync(containerFiles(each).directory));
+  const holder = userns?.of ?? id;
+  const wanted = readOwners(holder);
+  return reserveIds(holder, userns?.size ?? 0, (each) => fs.existsSync(containerFiles(each).directory), wanted);
 }
 
 /**
@@ -39,6 +47,63 @@ export function beginHolding(definition: Definition): Promise<Holder> {
   // Whoever waits for it sees a rejection; nobody may.
   holder.catch(() => {});
   return holder;
+}
+
+/**
+ * Makes the mounts; where there are no idmapped ones, gives all files of the root filesystem to the container's ids first.
+ * That copies each of them into the container, once.
+ */
+async function stageRoot(
+  definition: Definition,
+  request: Omit<StagingRequest, 'root' | 'given'>,
+  warnings: string[],
+): Promise<Staged> {
+  const { id, rootfs, layers } = definition;
+  const { stage, CannotMap } = await import('./staging.ts');
+  if (rootfs !== undefined) return stage({ ...request, root: { path: rootfs }, given: [] });
+  const root = { lower: layers, directory: containerFiles(id).directory };
+  const asItIs = () => stage({ ...request, root: { ...root, mapped: false }, given: givenPlaces(definition) });
+  if (readOwners(id) !== undefined) return asItIs();
+  try {
+    return stage({ ...request, root: { ...root, mapped: true }, given: [] });
+  } catch (error) {
+    const { uid, gid, size } = request.ids;
+    // Whose a file is could not be told from whose it is to be.
+    if (!(error instanceof CannotMap) || uid < size || gid < size) throw error;
+  }
+  warnings.push(await giveFiles(definition, request.ids));
+  return asItIs();
+}
+
+/** What of a container's volumes is given to its ids, too: nobody else has these. */
+function givenPlaces({ volumes = [] }: Definition): string[] {
+  return volumes.map(({ name }) => volumeData(name));
+}
+
+/** Gives the files of a container and of its anonymous volumes to its ids. @returns what that has cost */
+async function giveFiles(definition: Definition, owners: IdRange): Promise<string> {
+  const { id, layers } = definition;
+  const files = containerFiles(id);
+  const helper = launch(helperArgv(), initEnvironment);
+  helper.send({
+    type: 'shift',
+    root: files.rootfs,
+    overlay: { lower: layers, upper: files.upper, work: files.work },
+    directories: givenPlaces(definition),
+    owners,
+  } satisfies Shift);
+  const answer = (await helper.receive()) as Shifted | Failure | undefined;
+  if (answer?.type === 'failed') throw new MinirunError(answer.what, answer.why, answer.remedy, { code: answer.code });
+  if (answer === undefined)
+    throw new MinirunError('cannot give files to the user namespace', helper.stderr().trim() || 'init ended');
+  await helper.exited;
+  faultPoint('userns.given');
+  writeJson(files.owners, { schema: 1, ...owners } satisfies OwnersFile);
+  const megabytes = (answer.bytes / 1e6).toFixed(1);
+  return (
+    `copied all ${answer.files} files of the image (${megabytes} MB) into the container, so that they belong to its user namespace: ` +
+    'the file system of the state directory, or this kernel, has no idmapped mounts. --userns=host does without'
+  );
 }
 
 /** Whether nobody cares who owns the files there. */
@@ -84,26 +149,28 @@ export async function makeUserNamespace(
   const files = containerFiles(definition.id);
   const ids = await idsFor(definition);
   // Loaded while the holder starts.
-  const { stage } = await import('./staging.ts');
+  await import('./staging.ts');
   const holder = await held;
   try {
     faultPoint('userns.held');
     const { pid } = holder;
     const userns = definition.userns?.of === undefined ? mapIds(pid, ids) : namespaceOf(definition.userns.of);
     fs.mkdirSync(files.rootfs, { recursive: true, mode: 0o755 });
-    const { root, mounts, foreign } = stage({
+    const request: Omit<StagingRequest, 'root' | 'given'> = {
       holder: pid,
       userns,
       ids,
       place: files.rootfs,
       binary: ownBinary,
-      root:
-        definition.rootfs === undefined
-          ? { lower: definition.layers, directory: files.directory }
-          : { path: definition.rootfs },
       mounts: network.kind === 'host' ? spec.mounts.map(sysOfHost) : spec.mounts,
       devices: spec.linux.devices,
-    });
+    };
+    const warnings: string[] = [];
+    const { root, mounts, foreign } = await stageRoot(definition, request, warnings);
+    // Files of the container's own, which minirun writes as root of the host.
+    for (const source of foreign) if (source.startsWith(`${files.directory}/`)) fs.chownSync(source, ids.uid, ids.gid);
+    const strange = foreign.filter((source) => !source.startsWith(`${files.directory}/`) && !isKernels(source));
+    warnings.push(...strange.map(foreignWarning));
     faultPoint('userns.staged');
     const netns =
       network.kind === 'own' ? `/proc/${pid}/ns/net` : network.kind === 'joined' ? network.netns : undefined;
@@ -119,7 +186,7 @@ export async function makeUserNamespace(
       },
       holder,
       spec: { ...spec, root: { ...spec.root, path: root }, mounts },
-      warnings: foreign.filter((source) => !isKernels(source)).map(foreignWarning),
+      warnings,
     };
   } catch (error) {
     holder.end();

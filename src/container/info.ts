@@ -1,10 +1,11 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import { runTool } from '../host/exec.ts';
+import { smallMachine } from '../host/machine.ts';
 import { listImages } from '../image/store.ts';
 import { listNetworks } from '../network/store.ts';
 import { stateRoot } from '../state/paths.ts';
-import { shownStatus } from './status.ts';
+import { shownStatus, statusWord } from './status.ts';
 import { listContainers } from './store.ts';
 
 /** What minirun keeps here and what the machine is; names as in docker's `info`, as far as it has them. */
@@ -18,6 +19,8 @@ export interface SystemInfo {
   Driver: string;
   /** Docker calls its directory of state so. */
   DockerRootDir: string;
+  /** Whether this is an ordinary user's, in a machine in small. */
+  Rootless: boolean;
   StateRoot: string;
   CgroupVersion: string;
   /** As `iptables --version` has it. */
@@ -34,17 +37,20 @@ export interface SystemInfo {
 
 /** @param version of minirun */
 export async function systemInfo(version: string): Promise<SystemInfo> {
-  const states = listContainers().map(({ state }) => shownStatus(state));
+  const containers = listContainers();
+  const states = containers.map(({ state }) => shownStatus(state));
+  const paused = containers.filter(({ state }) => statusWord(state) === 'paused').length;
   const running = states.filter((status) => status === 'running' || status === 'restarting').length;
   return {
     Containers: states.length,
-    ContainersRunning: running,
-    ContainersPaused: 0,
+    ContainersRunning: running - paused,
+    ContainersPaused: paused,
     ContainersStopped: states.length - running,
     Images: new Set(listImages().map(({ id }) => id)).size,
     Networks: listNetworks().length,
     Driver: 'overlay',
     DockerRootDir: stateRoot(),
+    Rootless: smallMachine() !== undefined,
     StateRoot: stateRoot(),
     CgroupVersion: fs.existsSync('/sys/fs/cgroup/cgroup.controllers') ? '2' : '1',
     FirewallBackend: await firewallBackend(),

@@ -10,7 +10,8 @@ import { isReadonly, usualShmSize } from './mount-options.ts';
 import { isUsers } from './mounts.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { signalName } from './options.ts';
-import { shownStatus } from './status.ts';
+import { cgroupParent } from './spec.ts';
+import { shownStatus, statusWord } from './status.ts';
 import { type Container, containerFiles, readSpec } from './store.ts';
 
 /** Docker's time for what has not happened. */
@@ -25,8 +26,8 @@ export function describeContainer({ definition, state }: Container): object {
   const mounts = spec.mounts.filter((mount) => isUsers(mount, files.directory));
   const exposed = definition.exposedPorts ?? [];
   const volumes = (definition.volumes ?? []).map(({ destination }) => destination);
-  const status = shownStatus(state);
-  const running = status === 'running';
+  const status = statusWord(state);
+  const running = shownStatus(state) === 'running';
   const health = shownHealth(definition, state);
   return {
     Id: id,
@@ -36,9 +37,9 @@ export function describeContainer({ definition, state }: Container): object {
     State: {
       Status: status,
       Running: running,
-      Paused: false,
+      Paused: status === 'paused',
       Restarting: status === 'restarting',
-      OOMKilled: false,
+      OOMKilled: state.oomKilled === true,
       Dead: false,
       Pid: running ? (state.init?.pid ?? 0) : 0,
       ExitCode: state.exitCode,
@@ -154,6 +155,7 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     DnsSearch: definition.dnsSearch,
     ExtraHosts: none(definition.addHosts.map(([address, name]) => `${name}:${address}`)),
     IpcMode: 'private',
+    OomScoreAdj: spec.process.oomScoreAdj ?? 0,
     PidMode: '',
     Privileged: definition.privileged,
     PublishAllPorts: definition.publishAll === true,
@@ -170,6 +172,7 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
       hostPath === undefined ? [] : { PathOnHost: hostPath, PathInContainer: place, CgroupPermissions: 'rwm' },
     ),
     ...userNamespace(definition),
+    ...limitsOf(definition, spec),
     Sysctls: spec.linux.sysctl,
     Ulimits: spec.process.rlimits.map(({ type, soft, hard }) => ({
       Name: type.slice('RLIMIT_'.length).toLowerCase(),
@@ -198,6 +201,26 @@ function userNamespace({ id, userns }: Definition): object {
   return {
     UsernsMode: mode,
     IDMappings: { UidMap: [`0:${ids.uid}:${ids.size}`], GidMap: [`0:${ids.gid}:${ids.size}`] },
+  };
+}
+
+/** Docker's names; 0 is no limit. */
+function limitsOf({ id, nanoCpus }: Definition, { linux: { resources = {}, cgroupsPath = '' } }: OciSpec): object {
+  const { memory, cpu, pids, blockIO } = resources;
+  return {
+    CpuShares: cpu?.shares ?? 0,
+    Memory: memory?.limit ?? 0,
+    NanoCpus: nanoCpus ?? 0,
+    CgroupParent: cgroupsPath === `${cgroupParent}/${id}` ? '' : cgroupsPath.replace(`/${id}`, ''),
+    BlkioWeight: blockIO?.weight ?? 0,
+    CpuPeriod: nanoCpus === undefined ? (cpu?.period ?? 0) : 0,
+    CpuQuota: nanoCpus === undefined ? (cpu?.quota ?? 0) : 0,
+    CpusetCpus: cpu?.cpus ?? '',
+    CpusetMems: cpu?.mems ?? '',
+    MemoryReservation: memory?.reservation ?? 0,
+    MemorySwap: memory?.swap ?? 0,
+    OomKillDisable: memory?.disableOOMKiller === true,
+    PidsLimit: pids === undefined || pids.limit < 0 ? null : pids.limit,
   };
 }
 

@@ -6,7 +6,7 @@ import { hasIpv6, interfaceExists } from '../network/facts.ts';
 import { type KernelInterface, readStack, routesOver } from '../network/interfaces.ts';
 import { bothPresent, inStacks, type Link, type PhysFacts, planLink } from '../network/link.ts';
 import type { Contents } from '../network/files.ts';
-import { applyChange, linksOf, listLinks, undoChange } from '../network/link-store.ts';
+import { applyChange, linksOf, listLinks, readLink, undoChange } from '../network/link-store.ts';
 import { planRoutes, type Reach } from '../network/route.ts';
 import { listNetworks, readNetwork } from '../network/store.ts';
 import { writeJson } from '../state/json.ts';
@@ -165,6 +165,17 @@ export async function joinLinks(id: string, netns: string, networks: readonly Re
     }
     steps.push(...planRoutes(readRoutes(id), netns, reach, () => true));
     return steps.length === 0 && write.length === 0 ? undefined : { steps: inStacks(steps), write };
+  });
+}
+
+/** Makes a link again whose cable somebody has deleted although its containers run. */
+export async function remakeLink(name: string): Promise<void> {
+  await applyChange(() => {
+    const link = readLink(name);
+    if (link === undefined || link.kind !== 'veth' || !bothPresent(link)) return undefined;
+    const applied = planLink(link, nameOfContainer, hasIpv6());
+    const next = { ...link, applied };
+    return { steps: inStacks([...applied, ...recordedRoutes(next)]), write: [[paths.link(name), next]] };
   });
 }
 

@@ -1,11 +1,14 @@
+import fs from 'node:fs';
 import { MinirunError, MinirunErrors } from '../errors.ts';
 import { applySteps, undoSteps } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
 import { ip, ipIn, type Step } from '../host/steps.ts';
-import { hostIfnameOf } from '../network/address.ts';
+import { hostIfnameOf, macOf } from '../network/address.ts';
 import { planDefaultRoutes } from '../network/attach.ts';
 import { type Attachment, defaultNetworkName, type Endpoint, type Network } from '../network/definition.ts';
-import { hasIpv6, interfaceExists, interfaceNames } from '../network/facts.ts';
+import { hasIpv6, interfaceExists, interfaceNames, readFirewall } from '../network/facts.ts';
+import { missingRules } from '../network/firewall.ts';
+import { readStack } from '../network/interfaces.ts';
 import { connectRunning, leaseAddresses, leave, tearDown } from '../network/lifecycle.ts';
 import { findNetwork, type Member } from '../network/manage.ts';
 import { publishStep } from '../network/publish.ts';
@@ -23,6 +26,7 @@ import { attachmentsOf, hasOwnNetwork, namespaceName } from './networking.ts';
 import { planPublished } from './publish.ts';
 import { linkIfnames } from './routes-file.ts';
 import { interfaceSysctls } from './spec.ts';
+import { isAtRest } from './status.ts';
 import {
   type Container,
   containerFiles,
@@ -140,15 +144,44 @@ async function movePorts(
 ): Promise<void> {
   const old = planPublished(ports, before);
   const wanted = planPublished(ports, after);
-  if (JSON.stringify(old) === JSON.stringify(wanted)) return;
-  // Both are on record while they change.
-  const others = readSteps(id).filter((step) => step.id !== publishStep);
-  const record = (steps: readonly Step[]) => writeSteps(id, [...others, ...steps]);
-  record([...old, ...wanted]);
+  if (JSON.stringify(old) !== JSON.stringify(wanted)) await replacePublished(id, old, wanted, wanted);
+}
+
+/**
+ * Sets the rules of published ports right, as far as they are not where the container is now: a `network connect` or
+ * `disconnect` that was killed may have left them at an address that it had before.
+ */
+export async function republish(id: string): Promise<void> {
+  const state = readState(id);
+  if (state === undefined || state.status !== 'running' || !isRunning(state)) return;
+  const wanted = planPublished(state.ports ?? [], state.endpoints);
+  const texts = new Set(wanted.map((step) => JSON.stringify(step.undo)));
+  const stale = readSteps(id).filter((step) => step.id === publishStep && !texts.has(JSON.stringify(step.undo)));
+  const [four, six] = await Promise.all([readFirewall(4), hasIpv6() ? readFirewall(6) : []]);
+  await replacePublished(id, stale, wanted, missingRules(wanted, { 4: four, 6: six }));
+}
+
+/** Takes rules of published ports away and makes others. Both are on record while they change. */
+async function replacePublished(
+  id: string,
+  old: readonly Step[],
+  wanted: readonly Step[],
+  toApply: readonly Step[],
+): Promise<void> {
+  // Under the lock: `rename` rewrites them too. Nothing to do when the container has ended meanwhile.
+  const record = async (steps: readonly Step[]) =>
+    withLock(() => {
+      if (!fs.existsSync(containerFiles(id).steps)) return false;
+      const others = readSteps(id).filter((step) => step.id !== publishStep);
+      writeSteps(id, [...others, ...steps]);
+      return true;
+    });
+  if (!(await record([...old, ...wanted]))) return;
   faultPoint('ports.recorded');
   const errors = await undoSteps(old);
-  await applySteps(wanted);
-  record(wanted);
+  await applySteps(toApply);
+  faultPoint('ports.moved');
+  await record(wanted);
   if (errors.length > 0) throw new MinirunErrors('cannot take the old rules of published ports away', errors);
 }
 
@@ -212,11 +245,15 @@ async function unplug({ definition, state }: Container, network: string): Promis
   const rest = state.endpoints.filter((each) => each !== endpoint);
   const leases = Object.entries(readNetwork(network)?.leases ?? {});
   const ports = leases.flatMap(([address, holder]) => (holder === id ? hostIfnameOf(address) : [])).filter(isThere);
-  if (endpoint !== undefined || ports.length > 0) {
+  const unfinished = endpoint === undefined ? await unfinishedMacvlan({ definition, state }, network) : [];
+  if (endpoint !== undefined || ports.length > 0 || unfinished.length > 0) {
     const plugged = endpoint !== undefined && interfaceExists(endpoint.ifname, pidOf(state));
     const unplugging = plugged
       ? [ipIn(netns, 'link', 'del', endpoint.ifname)]
-      : ports.map((port) => ip('link', 'del', port));
+      : [
+          ...ports.map((port) => ip('link', 'del', port)),
+          ...unfinished.map((ifname) => ipIn(netns, 'link', 'del', ifname)),
+        ];
     await applySteps([
       {
         id: 'container.detach',
@@ -230,6 +267,22 @@ async function unplug({ definition, state }: Container, network: string): Promis
   }
   faultPoint('disconnect.detached');
   await detachLeases(id, network);
+}
+
+/** The interface that a killed `network connect` to a macvlan has left in a container: it has the MAC that goes with the address. */
+async function unfinishedMacvlan({ definition, state }: Container, name: string): Promise<string[]> {
+  const network = readNetwork(name);
+  const addresses = Object.entries(network?.leases ?? {}).flatMap(([address, id]) =>
+    id === definition.id ? [address] : [],
+  );
+  if (network?.driver !== 'macvlan' || addresses.length === 0) return [];
+  const chosen = attachmentsOf(definition).find((each) => each.network === name)?.mac;
+  const macs = new Set([...addresses.map(macOf), ...(chosen === undefined ? [] : [chosen])]);
+  const known = new Set([...state.endpoints.map(({ ifname }) => ifname), ...linkIfnames(definition.id)]);
+  const { interfaces } = await readStack(namespaceName(definition));
+  return interfaces.flatMap(({ ifname, address, linkinfo }) =>
+    linkinfo?.info_kind === 'macvlan' && macs.has(address) && !known.has(ifname) ? [ifname] : [],
+  );
 }
 
 function isThere(ifname: string): boolean {
@@ -274,6 +327,27 @@ function forget(id: string, network: string): void {
 async function detachLeases(id: string, network: string): Promise<void> {
   const departure = await leave(id, [network], false);
   if (departure.goingDown.length > 0) await tearDown(departure);
+}
+
+/** Gives back what a container that does not run has of a network. */
+export async function giveAddressesBack(id: string, network: string): Promise<void> {
+  const state = readState(id);
+  if (state !== undefined && !isAtRest(state)) return;
+  await detachLeases(id, network);
+}
+
+/** Goes on with a `network disconnect` that was killed: the definition says already that the container is not in it. */
+export async function finishDisconnect(id: string, network: string): Promise<void> {
+  const container = readContainer(id);
+  if (container === undefined || !isRunning(container.state)) return;
+  if (attachmentsOf(container.definition).some((each) => each.network === network)) return;
+  await takeOut(container, network);
+}
+
+/** Takes away what a killed `network connect` has left in a running container. */
+export async function tidyNetwork(id: string, network: string): Promise<void> {
+  const container = readContainer(id);
+  if (container !== undefined && isRunning(container.state)) await unplug(container, network);
 }
 
 /** Changes the state of a container that still runs as it did. */

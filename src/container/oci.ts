@@ -1,3 +1,4 @@
+import type { Resources } from '../host/cgroup/resources.ts';
 import type { OciSeccomp } from '../seccomp/oci.ts';
 
 /**
@@ -31,6 +32,8 @@ export interface OciProcess {
   noNewPrivileges: boolean;
   /** A profile of AppArmor, or `unconfined`. Absent: the default one where the machine has AppArmor. */
   apparmorProfile?: string;
+  /** How soon the kernel ends it when memory runs out; absent: as whoever starts it. */
+  oomScoreAdj?: number;
 }
 
 export interface OciUser {
@@ -84,4 +87,7 @@ export interface OciLinux {
   readonlyPaths: string[];
   /** The spec's form for a profile that was given; `default` stands for the one that is compiled in, `unconfined` for none. */
   seccomp: 'default' | 'unconfined' | OciSeccomp;
+  /** Its cgroup, from the mount point of each hierarchy; absent for a container that is given none at its start. */
+  cgroupsPath?: string;
+  resources?: Resources;
 }

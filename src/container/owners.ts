@@ -12,7 +12,7 @@ import { containerFiles, stateShape } from './files.ts';
  * never the truth: an entry is made before the state that it is about is written, and removed after that of the next, so
  * that a killed process leaves one too many and never one too few.
  */
-function entryOf(id: string, { status, owner }: ContainerState): string | undefined {
+export function entryOf(id: string, { status, owner }: ContainerState): string | undefined {
   if (status === 'created' || status === 'exited' || owner === undefined) return undefined;
   return `${id}.${owner.pid}.${owner.start}`;
 }

@@ -12,7 +12,7 @@ import type { OciLinux, OciMount, OciProcess, OciSpec } from './oci.ts';
  *
  * A socket that closes before `go` means that minirun died: init exits and the namespaces die with it.
  */
-export type Request = Prepare | Join | Open | Unpack | Pack | Archive;
+export type Request = Prepare | Join | Open | Unpack | Pack | Archive | Shift;
 
 /** Build a container: mounts, then wait, then become its process. */
 export interface Prepare {
@@ -28,6 +28,28 @@ export interface Prepare {
    */
   staged?: boolean;
   stdio: Stdio;
+  /** It is put into a cgroup of its own before `enter`: that is to be the root of those it sees. */
+  ownCgroup?: true;
+}
+
+/** The ids of the host that a container's ids stand for: its 0 is `uid` and `gid`, and so on for `size` of them. */
+export interface IdRange {
+  uid: number;
+  gid: number;
+  size: number;
+}
+
+/**
+ * Give all files of an overlay, and of further directories, to the ids of a user namespace. Init answers `shifted` or
+ * `failed`, and ends.
+ */
+export interface Shift {
+  type: 'shift';
+  /** Where the overlay is to be mounted. */
+  root: string;
+  overlay: Overlay;
+  directories: string[];
+  owners: IdRange;
 }
 
 /** Directories of an overlay, topmost first; without `upper` and `work` nothing can be changed. */
@@ -85,6 +107,8 @@ export interface Pack {
   overlay?: Overlay;
   /** Instead of the directory: the root of a running process, without what is mounted below it. */
   process?: { pid: number; start: number };
+  /** What these ids own belongs to others in the archive: `Shift` has given it to them. */
+  owners?: IdRange;
 }
 
 /**
@@ -109,6 +133,8 @@ export type ArchiveRoot =
       overlay?: Overlay;
       mounts: OciMount[];
       readonly: boolean;
+      /** As in `Pack`. */
+      owners?: IdRange;
     }
   | { kind: 'host' };
 
@@ -151,7 +177,7 @@ export interface Go {
   type: 'go';
 }
 
-export type Answer = Ready | Opened | Receiving | Unpacked | Reading | Packed | Failure;
+export type Answer = Ready | Opened | Receiving | Unpacked | Reading | Packed | Shifted | Failure;
 
 /** Everything is mounted. The file descriptors are init's; minirun opens them as /proc/PID/fd/N. */
 export interface Ready {
@@ -197,6 +223,14 @@ export interface Reading {
 /** All of it is written. */
 export interface Packed {
   type: 'packed';
+}
+
+/** What was given to somebody else. */
+export interface Shifted {
+  type: 'shifted';
+  files: number;
+  /** Of regular files. */
+  bytes: number;
 }
 
 /** Something failed inside init, ready for the user. */

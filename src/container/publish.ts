@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { which } from '../host/launch.ts';
+import { smallMachine } from '../host/machine.ts';
 import type { Step } from '../host/steps.ts';
 import { gatewayEndpoint } from '../network/attach.ts';
 import type { Endpoint, PublishedPort } from '../network/definition.ts';
@@ -8,6 +9,7 @@ import { type PortRequest, requestsForExposed } from '../network/ports.ts';
 import { planPorts, type Target } from '../network/publish.ts';
 import type { Definition } from './definition.ts';
 import { nameOfContainer } from '../state/names.ts';
+import { planForwards, portsInside } from './forward.ts';
 import { containerFiles } from './store.ts';
 
 /** What of a container is to be published: `-p`, and with `-P` what it exposes. */
@@ -48,7 +50,9 @@ function optionsFor(endpoints: readonly Endpoint[]) {
 
 /** The steps that lead these ports to the container. */
 export function planPublished(ports: readonly PublishedPort[], endpoints: readonly Endpoint[]): Step[] {
-  return ports.length === 0
-    ? []
-    : planPorts(targetOf(endpoints), ports, { conntrack: which('conntrack') !== undefined });
+  if (ports.length === 0) return [];
+  const machine = smallMachine();
+  const facts = { conntrack: which('conntrack') !== undefined };
+  if (machine === undefined) return planPorts(targetOf(endpoints), ports, facts);
+  return [...planPorts(targetOf(endpoints), portsInside(ports), facts), ...planForwards(ports, machine.portSocket)];
 }

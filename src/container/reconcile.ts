@@ -105,16 +105,25 @@ export async function endAbandonedNetworks(lingering: Lingering): Promise<void> 
 
 /** Goes on with a deletion that was cut short, unless its process is still at it. */
 function sweepHalfDeleted(directory: string): void {
-  const state = soundFile(kinds.state, stateShape, path.join(directory, 'state.json'));
-  if (state?.boot === bootId() && isAlive(state.owner)) return;
+  if (!isHalfDeleted(directory)) return;
   // It may have been killed before it told of it. Whoever deletes tells first.
   const definition = soundFile(kinds.definition, definitionShape, path.join(directory, 'definition.json'));
-  if (definition !== undefined) recordDestruction(definition, state, true);
+  if (definition !== undefined) recordDestruction(definition, stateIn(directory), true);
   removeTree(directory);
 }
 
+/** Whether the process that was deleting this folder has been killed at it. */
+export function isHalfDeleted(directory: string): boolean {
+  const state = stateIn(directory);
+  return state?.boot !== bootId() || !isAlive(state.owner);
+}
+
+function stateIn(directory: string): ContainerState | undefined {
+  return soundFile(kinds.state, stateShape, path.join(directory, 'state.json'));
+}
+
 /** Folders being made carry their maker's pid: `.new-PID-START-…`. */
-function creatorIsAlive(entry: string): boolean {
+export function creatorIsAlive(entry: string): boolean {
   const [, pid, start] = entry.split('-');
   return isAlive({ pid: Number(pid), start: Number(start) });
 }

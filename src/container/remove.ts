@@ -3,6 +3,7 @@ import { MinirunError } from '../errors.ts';
 import { faultPoint } from '../host/fault.ts';
 import { bootId, selfRef, signalProcess } from '../host/process.ts';
 import { withLock } from '../state/lock.ts';
+import { drawOnReserve } from '../state/reserve.ts';
 import { deleteContainer, finish, refuseNewer } from './finish.ts';
 import { nextState } from './stop.ts';
 import { containerFiles, readState, requireContainer, writeState } from './store.ts';
@@ -22,6 +23,7 @@ export async function removeContainer(
   const { id, name } = definition;
   const { removing } = containerFiles(id);
   refuseNewer(id);
+  drawOnReserve();
   for (;;) {
     if (await claimAtRest(id, !volumes)) {
       faultPoint('remove.claimed');
@@ -33,7 +35,7 @@ export async function removeContainer(
     if (!force) {
       throw new MinirunError(
         `cannot remove container "${name}"`,
-        `it is ${state.status}`,
+        `it is ${state.paused ? 'paused' : state.status}`,
         `Stop it first (minirun stop ${name}), or use rm -f`,
       );
     }

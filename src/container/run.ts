@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { isDiskFull } from '../errors.ts';
 import type { Holder } from '../host/holder.ts';
 import { attachForeground, type Foreground, SignalProxy } from './attach.ts';
 import { type Draft, writeContainer } from './create.ts';
@@ -85,7 +86,12 @@ function commandExit(code: number, complaint: string): number {
 
 async function finishForeground(id: string, exitCode: number, autoRemove: boolean): Promise<void> {
   // As a supervisor does: whoever waits for it learns the code even when the container is removed right away.
-  fs.writeFileSync(containerFiles(id).exit, `${exitCode}\n`);
+  try {
+    fs.writeFileSync(containerFiles(id).exit, `${exitCode}\n`);
+  } catch (error) {
+    // All the more reason to take it down.
+    if (!isDiskFull(error)) throw error;
+  }
   const done = await finish(id, { exitCode }, autoRemove ? 'removed' : 'exited', { linger: true });
   // `rm -f` or `stop` in another terminal is taking it down: wait until it has.
   if (!done) await atRest(id, Number.POSITIVE_INFINITY);

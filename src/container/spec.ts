@@ -2,6 +2,7 @@ import { sysctlName } from '../network/bridge.ts';
 import type { Endpoint } from '../network/definition.ts';
 import { adjustCapabilities, capabilityNames } from './capabilities.ts';
 import { usualShmSize } from './mount-options.ts';
+import type { Limits } from './limits.ts';
 import type { OciDevice, OciLinux, OciMount, OciRlimit, OciSpec } from './oci.ts';
 import { planPaths } from './system-paths.ts';
 
@@ -28,6 +29,7 @@ export interface SpecInput {
   unmask: readonly string[];
   thermalThrottle: readonly string[];
   rlimits: OciRlimit[];
+  limits?: Limits;
   sysctl: Record<string, string>;
   mounts: OciMount[];
   /** `--device`, beside those that every container has. */
@@ -141,6 +143,7 @@ export function planSpec(input: SpecInput): OciSpec {
       rlimits: withDefaultLimits(input.rlimits, input.openFilesHard),
       noNewPrivileges: input.noNewPrivileges,
       ...(input.apparmor === undefined ? {} : { apparmorProfile: input.apparmor }),
+      ...(input.limits?.oomScoreAdj === undefined ? {} : { oomScoreAdj: input.limits.oomScoreAdj }),
     },
     // An outer place comes first, or it would hide what lies inside it: a volume on /etc, the file on /etc/hosts.
     mounts: [
@@ -156,9 +159,24 @@ export function planSpec(input: SpecInput): OciSpec {
       devices: withDefaultDevices(input.devices),
       ...planPaths(input),
       seccomp: input.seccomp,
+      ...cgroupOf(input),
     },
     annotations: input.labels,
   };
+}
+
+/** Where cgroups of containers are, from the mount point, unless `--cgroup-parent` says otherwise. */
+export const cgroupParent = '/minirun';
+
+/**
+ * A container that is not limited gets no cgroup of its own (docs/adr/0016), unless it may make cgroups: those are to be
+ * inside its own.
+ */
+function cgroupOf({ id, limits, privileged }: SpecInput): Pick<OciSpec['linux'], 'cgroupsPath' | 'resources'> {
+  const parent = limits?.cgroupParent ?? (privileged ? cgroupParent : undefined);
+  if (parent === undefined) return {};
+  const resources = limits?.resources;
+  return { cgroupsPath: `${parent}/${id}`, ...(resources === undefined ? {} : { resources }) };
 }
 
 /** Ping without privileges, low ports without privileges: docker's settings. */

@@ -2,8 +2,9 @@ import { dlopen, FFIType, ptr, read } from 'bun:ffi';
 import os from 'node:os';
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
+import { withoutIdmap } from '../host/fault.ts';
 import type { OciDevice, OciMount } from './oci.ts';
-import type { IdRange } from './user-namespace.ts';
+import type { IdRange } from './protocol.ts';
 
 /**
  * What root in a user namespace cannot do for itself: mounts of files of the host that show other owners than they have
@@ -134,8 +135,10 @@ export interface StagingRequest {
   /** The program that the container's init is. */
   binary: string;
   /** Layers, topmost first, and the directory with `upper` and `work`; or a root filesystem as it is. */
-  root: { lower: readonly string[]; directory: string } | { path: string };
+  root: { lower: readonly string[]; directory: string; mapped: boolean } | { path: string };
   mounts: readonly OciMount[];
+  /** Sources whose files belong to the container's ids already. */
+  given: readonly string[];
   devices: readonly OciDevice[];
 }
 
@@ -193,9 +196,11 @@ function leaveMounts(pid: number): () => void {
   return back;
 }
 
-function build({ userns, ids, place, binary, root, mounts, devices }: StagingRequest): Staged {
+function build({ userns, ids, place, binary, root, mounts, given, devices }: StagingRequest): Staged {
   const userNamespace = fs.openSync(userns, 'r');
   const foreign: string[] = [];
+  // Whatever that of the user is: the container has to be able to go there.
+  const mask = process.umask(0o022);
   try {
     mount('staging', place, 'tmpfs', 0b1110, 'mode=0755');
     check(libc.chdir(cstring(place)), 'chdir');
@@ -208,19 +213,21 @@ function build({ userns, ids, place, binary, root, mounts, devices }: StagingReq
     if ('path' in root) stageDirectory(root.path, userNamespace);
     else stageOverlay(root, place, ids, userNamespace);
     const staged = mounts.map((entry, index) => {
-      if (entry.type === 'bind') return stageBind(entry, index, place, userNamespace, foreign);
+      if (entry.type === 'bind') return stageBind(entry, index, place, userNamespace, given, foreign);
       if (entry.type !== 'tmpfs' || entry.destination !== '/dev') return entry;
       stageDevices(entry, devices, place, ids);
       return { ...entry, type: 'bind', source: 'dev', options: ['rbind'] };
     });
     return { root: 'rootfs', mounts: staged, foreign };
   } finally {
+    process.umask(mask);
     fs.closeSync(userNamespace);
   }
 }
 
 /** Lets the files of a mount show the owners that the container has. @returns false where that cannot be */
 function mapOwners(fd: number, userNamespace: number, recursive: boolean): boolean {
+  if (withoutIdmap) return false;
   try {
     setAttributes(fd, MOUNT_ATTR_IDMAP, recursive, userNamespace);
     return true;
@@ -233,7 +240,7 @@ function mapOwners(fd: number, userNamespace: number, recursive: boolean): boole
 function stageDirectory(directory: string, userNamespace: number): void {
   const fd = cloneMount(directory, true);
   try {
-    if (!mapOwners(fd, userNamespace, true)) throw cannotMap(directory);
+    if (!mapOwners(fd, userNamespace, true)) throw new CannotMap(directory);
     setAttributes(fd, flags.nodev as number);
     attach(fd, 'rootfs');
   } finally {
@@ -241,37 +248,58 @@ function stageDirectory(directory: string, userNamespace: number): void {
   }
 }
 
-function cannotMap(directory: string): MinirunError {
-  return new MinirunError(
-    `cannot show ${directory} to a user namespace`,
-    'its file system or this kernel has no idmapped mounts',
-    'Give --userns=host, or use a state directory on ext4, xfs or btrfs',
-    { code: 125 },
-  );
+/** A root filesystem cannot be shown with other owners. */
+export class CannotMap extends MinirunError {
+  constructor(directory: string) {
+    super(
+      `cannot show ${directory} to a user namespace`,
+      'its file system or this kernel has no idmapped mounts',
+      'Give --userns=host, or copy it to ext4, xfs or btrfs',
+      { code: 125 },
+    );
+  }
+}
+
+function stageOverlayAsItIs(lower: readonly string[], directory: string, place: string): void {
+  for (const [name, target] of [...lower.map((layer, index) => [String(index), layer]), ['own', directory]])
+    fs.symlinkSync(target as string, `${place}/${name}`);
+  const options = `lowerdir=${lower.map((_, index) => index).join(':')},upperdir=own/upper,workdir=own/work`;
+  mount('overlay', 'rootfs', 'overlay', flags.nodev as number, options);
 }
 
 /** An overlay of idmapped mounts (Linux 5.19): what the container writes has the owners on disk that it has in the image. */
 function stageOverlay(
-  { lower, directory }: { lower: readonly string[]; directory: string },
+  { lower, directory, mapped }: { lower: readonly string[]; directory: string; mapped: boolean },
   place: string,
   ids: IdRange,
   userNamespace: number,
 ): void {
   // Short names: those of up to 500 layers must fit in the page of options that mount(2) takes.
+  if (!mapped) {
+    // All of it belongs to the container's ids already.
+    stageOverlayAsItIs(lower, directory, place);
+    return;
+  }
   const layers = lower.map((layer, index): [string, string] => [String(index), layer]);
   const all: [string, string][] = [...layers, ['own', directory]];
   for (const [name, source] of all) {
     fs.mkdirSync(`${place}/${name}`);
     const fd = cloneMount(source, false);
     try {
-      if (!mapOwners(fd, userNamespace, false)) throw cannotMap(source);
+      if (!mapOwners(fd, userNamespace, false)) throw new CannotMap(source);
       attach(fd, name);
     } finally {
       fs.closeSync(fd);
     }
   }
   const options = `lowerdir=${layers.map(([name]) => name).join(':')},upperdir=own/upper,workdir=own/work`;
-  asContainerRoot(ids, () => mount('overlay', 'rootfs', 'overlay', flags.nodev as number, options));
+  try {
+    asContainerRoot(ids, () => mount('overlay', 'rootfs', 'overlay', flags.nodev as number, options));
+  } catch (error) {
+    // Before Linux 5.19 not of such mounts.
+    if (error instanceof CallError && error.code === 'EINVAL') throw new CannotMap(directory);
+    throw error;
+  }
   for (const [name] of all) {
     detach(name);
     fs.rmdirSync(`${place}/${name}`);
@@ -300,7 +328,14 @@ function asContainerRoot(ids: IdRange, work: () => void): void {
 const isPropagation = (option: string) => /^r?(private|slave|shared|unbindable)$/.test(option);
 
 /** A mount of something of the host, with its flags, under a name that init can reach. */
-function stageBind(entry: OciMount, index: number, place: string, userNamespace: number, foreign: string[]): OciMount {
+function stageBind(
+  entry: OciMount,
+  index: number,
+  place: string,
+  userNamespace: number,
+  given: readonly string[],
+  foreign: string[],
+): OciMount {
   const recursive = entry.options.includes('rbind');
   const target = `mounts/${index}`;
   let source: number;
@@ -320,7 +355,10 @@ function stageBind(entry: OciMount, index: number, place: string, userNamespace:
   const fd = cloneOpened(source, recursive);
   fs.closeSync(source);
   try {
-    const isMapped = mapOwners(fd, userNamespace, recursive) || (recursive && mapOwners(fd, userNamespace, false));
+    const isMapped =
+      given.includes(entry.source) ||
+      mapOwners(fd, userNamespace, recursive) ||
+      (recursive && mapOwners(fd, userNamespace, false));
     if (!isMapped) foreign.push(entry.source);
     const set = entry.options.reduce((sum, option) => sum | ((flags[option] ?? 0) & 0b1111), 0);
     if (set !== 0) setAttributes(fd, set);

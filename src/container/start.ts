@@ -10,8 +10,8 @@ import type { Endpoint, PublishedPort } from '../network/definition.ts';
 import { hasIpv6 } from '../network/facts.ts';
 import { connect, forgoBringUp, leaseAll } from '../network/lifecycle.ts';
 import { withLock } from '../state/lock.ts';
-import { confinement } from './apparmor.ts';
 import { initEnvironment, unshareArgv } from './argv.ts';
+import type { StartingCgroup } from './cgroups.ts';
 import type { ContainerState, Definition } from './definition.ts';
 import { planFiles, resolversFor } from './etc.ts';
 import { recordStart } from './events.ts';
@@ -111,9 +111,13 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   if (definition.volumes?.some(({ named }) => named === true))
     await (await import('./volume-mounts.ts')).mountVolumes(definition);
   await applySteps(planFiles({ definition }, spec.hostname, resolversFor(definition)));
-  spec.process.apparmorProfile = await confinement(spec.process.apparmorProfile, definition.privileged);
+  if (spec.process.apparmorProfile !== undefined || fs.existsSync('/sys/kernel/security/apparmor')) {
+    const { confinement } = await import('./apparmor.ts');
+    spec.process.apparmorProfile = await confinement(spec.process.apparmorProfile, definition.privileged);
+  }
 
   // 2. Init boots and mounts while the network is made.
+  const cgroup = spec.linux.cgroupsPath === undefined ? undefined : (await import('./cgroups.ts')).cgroupFor(id, spec);
   const user =
     definition.userns === undefined
       ? undefined
@@ -146,18 +150,33 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
       netns,
       staged: user !== undefined,
       stdio,
+      ownCgroup: cgroup === undefined ? undefined : true,
     } satisfies Prepare);
     const answer = child.receive();
     answer.catch(() => {});
+    if (cgroup !== undefined) {
+      recordSteps(id, cgroup.steps);
+      await applySteps(cgroup.steps);
+    }
+    // It must be in its cgroup before it mounts what shows it.
+    const inCgroup = cgroup === undefined ? undefined : answer.then((message) => enterCgroup(cgroup, message));
+    inCgroup?.catch(() => {});
 
     // 3. Meanwhile the network.
-    const { endpoints, ports } = await wire(definition, network, spec.hostname, user?.entry.holder, (sysctl) =>
-      child.send({ type: 'enter', sysctl } satisfies Enter),
+    const enter = (sysctl: Record<string, string>) => child.send({ type: 'enter', sysctl } satisfies Enter);
+    const { endpoints, ports } = await wire(
+      definition,
+      network,
+      spec.hostname,
+      user?.entry.holder,
+      inCgroup === undefined ? enter : (sysctl) => void inCgroup.then(() => enter(sysctl)).catch(() => {}),
+      cgroup?.steps ?? [],
     );
 
     // 4. Go.
     const ready = readyOrFailure(child, await answer, files.unshareErrors);
     user?.holder.end();
+    await inCgroup;
     const starting: ContainerState = {
       ...state,
       unannounced: undefined,
@@ -168,10 +187,16 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
       netns: network.kind === 'own' ? namespaceName(definition) : undefined,
       endpoints,
       ports,
+      cgroup: cgroup === undefined ? undefined : { parts: cgroup.parts },
+      paused: undefined,
+      oomKilled: undefined,
       stoppedByUser: readState(id)?.stoppedByUser ?? false,
     };
     writeState(id, starting);
     faultPoint('init.ready');
+    const { oomScoreAdj } = spec.process;
+    if (oomScoreAdj !== undefined) fs.writeFileSync(`/proc/${ready.pid}/oom_score_adj`, String(oomScoreAdj));
+    await cgroup?.limit();
     if (definition.healthcheck !== undefined) await (await import('./health-checks.ts')).beginChecks(definition);
     const status = await whileAlive(starting.init, async () => {
       const opened = openStatus(ready, spec.linux.seccomp);
@@ -216,6 +241,12 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   }
 }
 
+/** Puts an init that is ready into its cgroup; of one that has failed the message is told elsewhere. */
+async function enterCgroup(cgroup: StartingCgroup, message: Record<string, unknown> | undefined): Promise<void> {
+  const { type, pid } = (message ?? {}) as Partial<Ready>;
+  if (type === 'ready' && pid !== undefined) await cgroup.enter(pid);
+}
+
 /** Gives the container its network; what it has got in the end stands in its state. */
 async function wire(
   definition: Definition,
@@ -223,6 +254,7 @@ async function wire(
   hostname: string,
   holder: number | undefined,
   enter: (sysctl: Record<string, string>) => void,
+  before: readonly Step[],
 ): Promise<{ endpoints: Endpoint[]; ports?: PublishedPort[] }> {
   const { id } = definition;
   if (network.kind !== 'own') {
@@ -254,7 +286,7 @@ async function wire(
     holder,
     leases,
     further: [...names.steps, ...published],
-    record: (steps) => recordSteps(id, steps),
+    record: (steps) => recordSteps(id, [...before, ...steps]),
     // With links, init enters when they are there too: it sets the sysctls of their interfaces.
     present: linked ? () => {} : proceed,
   });

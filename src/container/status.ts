@@ -19,6 +19,12 @@ export function shownStatus({ status }: Pick<ContainerState, 'status'>): ShownSt
   }
 }
 
+/** The same with what `pause` makes of it. */
+export function statusWord(state: Pick<ContainerState, 'status' | 'paused'>): ShownStatus | 'paused' {
+  const status = shownStatus(state);
+  return status === 'running' && state.paused === true ? 'paused' : status;
+}
+
 /** Whether nothing runs and nobody is about to start or remove it. */
 export function isAtRest({ status }: Pick<ContainerState, 'status'>): boolean {
   return status === 'created' || status === 'exited';

@@ -2,6 +2,7 @@ import { MinirunError } from '../errors.ts';
 import { faultPoint } from '../host/fault.ts';
 import { bootId, isAlive, type ProcessRef, signalProcess } from '../host/process.ts';
 import { withLock } from '../state/lock.ts';
+import { drawOnReserve } from '../state/reserve.ts';
 import type { ContainerState, Status } from './definition.ts';
 import { recordContainer } from './events.ts';
 import { finish } from './finish.ts';
@@ -38,11 +39,13 @@ export async function stopContainer(
       const signal = timeout === 0 ? SIGKILL : (options.signal ?? definition.stopSignal);
       if (signalProcess(told, signal)) recordContainer(definition, 'kill', { signal: String(signal) });
       faultPoint('stop.told');
+      await thawPaused(id);
       if (timeout > 0) killAt = Date.now() + timeout * 1000;
     } else if (Date.now() >= killAt) {
       const isFirst = signalProcess(told, SIGKILL) && !hasKilled;
       if (isFirst) recordContainer(definition, 'kill', { signal: String(SIGKILL) });
       hasKilled ||= isFirst;
+      await thawPaused(id);
     }
   });
   recordContainer(definition, 'stop');
@@ -50,6 +53,7 @@ export async function stopContainer(
 
 /** Notes that the user wants it stopped, so that no restart policy starts it again; undefined when it is at rest. */
 async function markStopped(id: string): Promise<ContainerState | undefined> {
+  drawOnReserve();
   return withLock(() => {
     const state = readState(id);
     if (state === undefined || state.status === 'created' || state.status === 'exited') return undefined;
@@ -63,11 +67,18 @@ export async function killContainer(reference: string, signal: number): Promise<
   const container = requireContainer(reference);
   requireRunning(container, 'kill');
   const { id, stopSignal } = container.definition;
-  if (signal === SIGKILL || signal === stopSignal || signal === 15) await markStopped(id);
+  const isEnd = signal === SIGKILL || signal === stopSignal || signal === 15;
+  if (isEnd) await markStopped(id);
   if (signalProcess(container.state.init, signal))
     recordContainer(container.definition, 'kill', { signal: String(signal) });
+  if (isEnd) await thawPaused(id);
   // Docker's promise: after `kill` the container has ended.
   if (signal === SIGKILL) await atRest(id, 10_000);
+}
+
+/** A paused container gets a signal only when it goes on: docker's rule is that what is to end it lets it. */
+async function thawPaused(id: string): Promise<void> {
+  if (readState(id)?.paused) await (await import('./pause.ts')).unpause(id);
 }
 
 /** @throws MinirunError when the container is not running */

@@ -13,14 +13,18 @@ import {
   definitionShape,
   fullId,
   namePattern,
+  type OwnersFile,
+  ownersShape,
   specShape,
   stateShape,
   type StepsFile,
   stepsFileShape,
 } from './files.ts';
 import type { OciSpec } from './oci.ts';
+import type { IdRange } from './protocol.ts';
 import { forgetOwner, noteOwner } from './owners.ts';
 import { rebuiltDefinition, rebuiltState } from './rebuild.ts';
+import { isAtRest } from './status.ts';
 
 /** A container as the files say. */
 export interface Container {
@@ -82,7 +86,12 @@ function isMissing(kind: Kind, file: string, other: string): boolean {
 export function writeState(id: string, state: ContainerState): void {
   const before = readState(id);
   noteOwner(id, state);
-  writeJson(containerFiles(id).state, state, { durable: false });
+  try {
+    writeJson(containerFiles(id).state, state, { durable: false });
+  } catch (error) {
+    if (before !== undefined) forgetOwner(id, state, before);
+    throw error;
+  }
   forgetOwner(id, before, state);
 }
 
@@ -110,6 +119,18 @@ export function findSpec(id: string): OciSpec | undefined {
   return readFile(kinds.spec, specShape, containerFiles(id).spec) as OciSpec | undefined;
 }
 
+/** The ids of the host that the container's files belong to; undefined when they belong to whom they do in the image. */
+export function readOwners(id: string): IdRange | undefined {
+  return readFile(kinds.owners, ownersShape, containerFiles(id).owners, () => ownersOfUpper(id));
+}
+
+/** The same by the directory itself. */
+function ownersOfUpper(id: string): OwnersFile | undefined {
+  const stat = fs.statSync(containerFiles(id).upper, { throwIfNoEntry: false });
+  const size = readContainer(id)?.definition.userns?.size;
+  return stat === undefined || size === undefined ? undefined : { schema: 1, uid: stat.uid, gid: stat.gid, size };
+}
+
 /** What was, or was about to be, applied for the container. */
 export function readSteps(id: string): Step[] {
   const rest = ({ steps = [] }: Partial<StepsFile>): StepsFile => ({ schema: 2, steps });
@@ -117,9 +138,9 @@ export function readSteps(id: string): Step[] {
 }
 
 /** Whether steps that are needed to take a container down are not on record. */
-export function areStepsLost(id: string, { netns }: Pick<ContainerState, 'netns'>): boolean {
+export function areStepsLost(id: string, { netns, cgroup }: Pick<ContainerState, 'netns' | 'cgroup'>): boolean {
   const { steps } = containerFiles(id);
-  return damaged.has(steps) || (netns !== undefined && !fs.existsSync(steps));
+  return damaged.has(steps) || ((netns !== undefined || cgroup !== undefined) && !fs.existsSync(steps));
 }
 
 /** Writes down what is, or is about to be, applied. Not durable: it names what ends with the power. */
@@ -235,6 +256,15 @@ export function isRunning(state: ContainerState): boolean {
     state.status !== 'exited' &&
     state.status !== 'created'
   );
+}
+
+/**
+ * Whether nothing of a container can be running: it is at rest, or there is none. One that is there but cannot be read may
+ * be running very well.
+ */
+export function isGone(id: string, containers: readonly Container[]): boolean {
+  const found = containers.find(({ definition }) => definition.id === id);
+  return found === undefined ? !fs.existsSync(containerFiles(id).directory) : isAtRest(found.state);
 }
 
 /** Whether somebody answers for the container, or it is at rest and needs nobody. */

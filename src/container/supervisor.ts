@@ -15,15 +15,18 @@ const fds = { stdin: 7, stdout: 8, stderr: 9 } as const;
  *
  * Up to util-linux 2.40 unshare cannot pass SIGKILL on: it complains and exits with 1, which `finish` turns into 137.
  *
+ * The place for the exit code is taken at once and then written over: on a disk that is full by then nothing else could be written.
+ *
  * Arguments: the container's folder, its id, the binary, the state directory, then the command to run.
  */
 const common = `
 dir=$1 id=$2 bin=$3 root=$4; shift 4
 trap '' HUP INT TERM
+{ echo >"$dir/.exit"; } 2>/dev/null
 finish() {
   code=$1
   [ "$code" = 1 ] && [ -s "$dir/unshare.err" ] && code=137
-  echo "$code" >"$dir/.exit" && mv "$dir/.exit" "$dir/exit"
+  echo "$code" 1<>"$dir/.exit" && mv "$dir/.exit" "$dir/exit"
   [ -e "$dir/removing" ] && exit 0
   MINIRUN_ROOT=$root exec "$bin" reap "$id"
 }

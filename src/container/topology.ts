@@ -18,7 +18,7 @@ import {
 } from '../network/topology.ts';
 import type { Definition } from './definition.ts';
 import { attachmentsOf } from './networking.ts';
-import { shownStatus } from './status.ts';
+import { shownStatus, statusWord } from './status.ts';
 import { type Container, findId, listContainers } from './store.ts';
 
 /** What is read of one entry of `ip -j -d addr show`. */
@@ -304,7 +304,7 @@ function describeContainer(
 ): TopologyContainer {
   const described = {
     name: definition.name,
-    status: shownStatus(state),
+    status: statusWord(state),
     image: definition.image,
     ports: (shownStatus(state) === 'running' ? (state.ports ?? []) : []).map(
       ({ protocol, hostIp, hostPort, containerPort }) =>

@@ -1,12 +1,5 @@
 import { MinirunError } from '../errors.ts';
 
-/** The ids of the host that a container's ids stand for: its 0 is `uid` and `gid`, and so on for `size` of them. */
-export interface IdRange {
-  uid: number;
-  gid: number;
-  size: number;
-}
-
 /** What a container has without `--userns`: `auto` or `host` (docs/adr/0014). */
 export const defaultUserns: string = 'host';
 

@@ -2,6 +2,7 @@ import { messageOf } from '../errors.ts';
 import { type Check, warning } from './check.ts';
 import { checkDevices, checkKernel, checkRoot } from './kernel.ts';
 import { checkNetwork } from './network.ts';
+import { checkRootless } from './rootless.ts';
 import { checkState } from './state.ts';
 import { checkTools } from './tools.ts';
 
@@ -15,6 +16,7 @@ export async function diagnose(): Promise<Check[]> {
     ['devices', checkDevices],
     ['tools', checkTools],
     ['network', checkNetwork],
+    ['rootless', checkRootless],
     ['state', checkState],
   ];
   const results = groups.map(async ([name, run]) => {

@@ -1,5 +1,7 @@
 import fs from 'node:fs';
 import os from 'node:os';
+import { readHierarchies, whyWithout } from '../host/cgroup/hierarchies.ts';
+import type { Controller } from '../host/cgroup/resources.ts';
 import { runTool } from '../host/exec.ts';
 import { which } from '../host/launch.ts';
 import { type Check, isRoot, missing, ok, warning } from './check.ts';
@@ -8,15 +10,17 @@ import { asRoot } from './packages.ts';
 /** openat2 and pidfd_getfd came with 5.6, close_range's CLOEXEC with 5.11, mount_setattr with 5.12. */
 const oldestKernel: [number, number] = [5, 12];
 
+/** What limits, `stats` and `pause` rely on. */
+const controllers: readonly Controller[] = ['memory', 'cpu', 'cpuset', 'pids', 'io', 'freezer'];
+
+/** As in `container/spec.ts`. */
+const cgroupParent = '/minirun';
+
 const namespaces = ['net', 'pid', 'mnt', 'uts', 'ipc', 'cgroup'];
 
 export function checkRoot(): Check {
   if (isRoot()) return ok('root');
-  return warning(
-    'root',
-    'not root: what only root may try was left out, and containers need root',
-    'sudo minirun doctor',
-  );
+  return warning('root', 'not root: what only root may try was left out', 'sudo minirun doctor');
 }
 
 /** What the running kernel is and has, from /proc. */
@@ -44,11 +48,20 @@ function checkNamespaces(): Check {
 }
 
 function checkCgroups(): Check {
-  const mounts = fs.readFileSync('/proc/self/mounts', 'latin1').split('\n');
-  const types = new Set(mounts.map((line) => line.split(' ')[2]));
-  if (types.has('cgroup2') && !types.has('cgroup')) return ok('cgroup', 'version 2');
-  if (types.has('cgroup')) return ok('cgroup', types.has('cgroup2') ? 'version 1 with 2 beside it' : 'version 1');
-  return warning('cgroup', 'no cgroup file system is mounted', asRoot('mount -t cgroup2 none /sys/fs/cgroup'));
+  const hierarchies = readHierarchies(cgroupParent);
+  const versions = [...new Set(hierarchies.map(({ version }) => version))].join(' and ');
+  if (versions === '')
+    return warning('cgroup', 'no cgroup file system is mounted', asRoot('mount -t cgroup2 none /sys/fs/cgroup'));
+  const reasons = new Map<string, string[]>();
+  for (const each of controllers) {
+    const why = whyWithout(hierarchies, each);
+    if (why !== undefined) reasons.set(why, [...(reasons.get(why) ?? []), each]);
+  }
+  if (reasons.size === 0) return ok('cgroup', `version ${versions}: ${controllers.join(' ')}`);
+  const lacking = [...reasons].map(([why, names]) => `${names.join(', ')} (${why})`);
+  const had = controllers.filter((each) => whyWithout(hierarchies, each) === undefined).join(' ') || 'none';
+  const remedy = isRoot() ? 'mount or delegate them: docs/limits.md' : 'sudo minirun doctor';
+  return warning('cgroup', `version ${versions}: ${had}; no ${lacking.join(', no ')}`, remedy);
 }
 
 function checkSeccomp(): Check {

@@ -6,6 +6,7 @@ import { which } from '../host/launch.ts';
 import { bootId, isAlive, type ProcessRef } from '../host/process.ts';
 import { peekFile } from '../state/files.ts';
 import { kinds } from '../state/migrations.ts';
+import { readRecord } from '../state/machine.ts';
 import { paths, stateRoot } from '../state/paths.ts';
 import { object, optional, processShape, text } from '../state/shape.ts';
 import { type Check, isRoot, missing, ok, warning } from './check.ts';
@@ -105,7 +106,7 @@ function checkLeftovers(): Check {
   return warning(
     name,
     `of killed processes: container ${ids}; the next minirun command takes them back`,
-    asRoot('minirun ps -a'),
+    'minirun ps -a',
   );
 }
 
@@ -115,8 +116,13 @@ function readStates(entries: readonly string[]) {
     .map((id) => ({ id, state: peekFile(kinds.state, ownedShape, path.join(paths.container(id), 'state.json')) }));
 }
 
+/** That of the machine in small where there is one: this command looks at it from outside. */
+function ownBoot(): string | undefined {
+  return isRoot() ? bootId() : readRecord()?.boot;
+}
+
 /** Whether the container is at rest or its owner lives. */
 function isSettled({ status, boot, owner }: Partial<Owned>): boolean {
   if (status === 'created' || status === 'exited') return true;
-  return boot === bootId() && isAlive(owner);
+  return boot === ownBoot() && isAlive(owner);
 }

@@ -2,8 +2,8 @@ import fs from 'node:fs';
 import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
 import { faultPoint, faultsOn } from './fault.ts';
 import { endDaemon } from './daemon.ts';
-import type { FileCommand, HostCommand, IpCommand, IptablesCommand, Step } from './steps.ts';
-import { runDirectly } from './tool.ts';
+import type { FileCommand, HostCommand, IpCommand, IptablesCommand, Step, WriteCommand } from './steps.ts';
+import { killedCode, runDirectly } from './tool.ts';
 import { removeTree } from './remove-tree.ts';
 
 /** Who looks after what of a failed plan. */
@@ -99,9 +99,10 @@ async function applyGroup(group: readonly Item[], done: Set<Step>): Promise<void
   const first = (group[0] as Item).command;
   if (first.tool === 'ip') {
     const failed = await ipBatch(group.map((item) => item.command as IpCommand));
-    // A batch stops at the line that failed: what came before it is applied and has to be undone.
+    // A batch stops at the line that failed: what came before it is applied and has to be undone. One that was killed may
+    // have come to any line.
     for (const item of group.slice(0, failed?.index ?? group.length)) done.add(item.step);
-    if (failed !== undefined) throw ipError(group[failed.index] as Item, failed.message);
+    if (failed !== undefined) throw ipError(group[failed.index ?? 0] as Item, failed.message);
     return;
   }
   for (const item of group) done.add(item.step);
@@ -111,6 +112,10 @@ async function applyGroup(group: readonly Item[], done: Set<Step>): Promise<void
 
 /** What no process can do together with its neighbours. */
 async function applyOne({ step, command }: Item): Promise<void> {
+  if (command.tool === 'forward') {
+    const { addForward, removeForward } = await import('./slirp.ts');
+    return command.remove ? removeForward(command) : addForward(command);
+  }
   const argv = argvOf(command);
   if (argv === undefined) return applyFile(command);
   const [tool = '', ...args] = argv;
@@ -142,7 +147,7 @@ function argvOf(command: HostCommand): string[] | undefined {
 async function ipBatch(
   commands: readonly IpCommand[],
   options: string[] = [],
-): Promise<{ index: number; message: string; stderr: string } | undefined> {
+): Promise<{ index: number | undefined; message: string; stderr: string; killed: boolean } | undefined> {
   const netns = commands[0]?.netns;
   const args = [...(netns === undefined ? [] : ['-n', netns]), ...options, '-batch', '-'];
   const input = commands.map((command) => `${command.args.map(ownPid).map(quote).join(' ')}\n`).join('');
@@ -154,7 +159,9 @@ async function ipBatch(
     .filter((text) => text !== '' && !text.startsWith('Command failed'))
     .map((text) => text.replace(/^(RTNETLINK answers|Error): /, ''))
     .join('; ');
-  return { index: line === null ? 0 : Number(line[1]) - 1, message, stderr };
+  const killed = exitCode === killedCode;
+  const index = line !== null ? Number(line[1]) - 1 : killed ? undefined : 0;
+  return { index, message: killed ? 'ip was killed' : message, stderr, killed };
 }
 
 function ownPid(word: string): string {
@@ -195,12 +202,18 @@ export function commandText(command: HostCommand): string {
       return inNamespace(command) + command.argv.join(' ');
     case 'end':
       return `end the process of ${command.pidFile}`;
+    case 'forward':
+      return `${command.remove ? 'stop forwarding' : 'forward'} port ${command.hostPort}/${command.protocol} of ${command.hostIp}`;
     case 'mkdir':
       return `mkdir -p ${command.path}`;
     case 'remove':
       return `${command.ifEmpty ? 'rmdir' : 'rm -rf'} ${command.path}`;
     case 'file':
       return `write ${command.path}`;
+    case 'write':
+      return `echo ${command.value} >${command.path}`;
+    case 'rmcgroup':
+      return `rmdir ${command.path}`;
     case 'process':
       return 'start the process';
   }
@@ -263,12 +276,32 @@ function applyFile(command: HostCommand): void {
     case 'file':
       writeInPlace(command);
       return;
+    case 'write':
+      writeWord(command);
+      return;
     case 'remove':
       if (command.ifEmpty) removeEmpty(command.path);
       else removeTree(command.path);
       return;
     default:
       return;
+  }
+}
+
+/** Never makes a file: where the kernel has none of that name, there is nothing to be set. */
+function writeWord({ path, value, optional }: WriteCommand): void {
+  try {
+    fs.writeFileSync(path, value, { flag: 'r+' });
+  } catch (error) {
+    if (optional) return;
+    const { code = '' } = error as NodeJS.ErrnoException;
+    const why = {
+      ENOENT: 'this kernel has no such setting',
+      EBUSY: 'more than that is in use already',
+      EINVAL: 'the kernel does not take that value',
+      ERANGE: 'the kernel does not take that value',
+    }[code];
+    throw new MinirunError(`cannot write ${value} to ${path}`, why ?? messageOf(error));
   }
 }
 
@@ -298,7 +331,7 @@ export function sysctlFile(key: string): string {
 
 /** Messages that say: there is nothing to take back. */
 const alreadyGone =
-  /Cannot find device|No such file or directory|does not exist|No such device|No such process|Cannot remove namespace file|does a matching rule exist|No chain\/target\/match|Bad rule|Cannot assign requested address|Chain .* does not exist|Directory not empty|0 flow entries have been deleted|CHAIN_DEL failed|CHAIN_USER_DEL failed|Couldn't load target/i;
+  /Cannot find device|No such file or directory|does not exist|No such device|No such process|Cannot remove namespace file|does a matching rule exist|No chain\/target\/match|Bad rule|Cannot assign requested address|Chain .* does not exist|Directory not empty|0 flow entries have been deleted|CHAIN_DEL failed|CHAIN_USER_DEL failed|Couldn't load target|Cannot delete qdisc with handle of zero|Cannot find specified qdisc/i;
 
 /**
  * Undoes steps, newest first, and goes on after every error. What is gone already is no error.
@@ -335,6 +368,7 @@ async function undoGroup(group: readonly Item[], errors: Error[]): Promise<void>
     const real = failed.stderr
       .split('\n')
       .filter((line) => line !== '' && !line.startsWith('Command failed') && !alreadyGone.test(line));
+    if (failed.killed) real.push(failed.message);
     if (real.length > 0) errors.push(new MinirunError('cannot remove network parts', real.join('; ')));
   } else if (first.tool === 'iptables') {
     await undoRules(
@@ -349,6 +383,8 @@ async function undoGroup(group: readonly Item[], errors: Error[]): Promise<void>
 async function undoOne(item: Item, errors: Error[]): Promise<void> {
   try {
     if (item.command.tool === 'end') await endDaemon(item.command.pidFile, item.command.group);
+    else if (item.command.tool === 'rmcgroup')
+      await (await import('./cgroup/cgroup.ts')).removeCgroup(item.command.path);
     else await applyOne(item);
   } catch (error) {
     // Only tools say so in words; a file that cannot be written is an error.

@@ -182,6 +182,12 @@ export class LogPipe {
     this.child.stdin.write(chunk);
   }
 
+  /** Lets the logger end when it has stored what it has got. */
+  abandon(): void {
+    this.child.stdin.end();
+    this.child.unref();
+  }
+
   /** Writes the last bytes and waits until the logger has stored everything. */
   async end(last: string): Promise<void> {
     this.child.stdin.end(last);

@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
+import { smallMachine } from './machine.ts';
 
 /** A process named so that a recycled pid is never mistaken for it: proc_pid_stat(5), field 22. */
 export interface ProcessRef {
@@ -69,10 +70,18 @@ export function endGroup(leader: ProcessRef | undefined): void {
 
 let boot: string | undefined;
 
-/** The kernel's id of this boot: namespaces, mounts and leases do not outlive it. */
+/**
+ * The kernel's id of this boot: namespaces, mounts and leases do not outlive it. A machine in small has one of its own,
+ * because all of that goes with it.
+ */
 export function bootId(): string {
-  boot ??= fs.readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+  boot ??= smallMachine()?.boot ?? kernelBootId();
   return boot;
+}
+
+/** The id of this boot of the real machine. */
+export function kernelBootId(): string {
+  return fs.readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
 }
 
 const markName = 'MINIRUN_BY';

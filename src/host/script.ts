@@ -1,5 +1,6 @@
 import { commandText, inNamespace } from './executor.ts';
-import type { HostCommand, Step } from './steps.ts';
+import { addRequest } from './slirp.ts';
+import type { ForwardCommand, HostCommand, Step } from './steps.ts';
 
 /** A part of a script: some steps under a heading. */
 export interface Section {
@@ -97,6 +98,13 @@ function applyLines(command: HostCommand): string[] {
         `  chmod ${command.mode.toString(8)} ${word(command.path)}`,
       ];
     }
+    case 'write':
+      return [`  echo ${word(command.value)} >${word(command.path)}${command.optional ? ' || :' : ''}`];
+    case 'rmcgroup':
+      // Until the last process is gone the kernel holds it busy.
+      return [
+        `  for n in 1 2 3 4 5 6 7 8 9; do find ${word(command.path)} -depth -type d -exec rmdir {} +; [ -d ${word(command.path)} ] || break; sleep 0.1; done`,
+      ];
     case 'mkdir':
       return [`  mkdir -p ${word(command.path)}`];
     case 'remove':
@@ -111,6 +119,8 @@ function applyLines(command: HostCommand): string[] {
     }
     case 'run':
       return [`  ${inNamespace(command)}${command.argv.map(word).join(' ')}`];
+    case 'forward':
+      return [`  ${forwardLine(command)}`];
     case 'end':
       // The program has given up the right to remove the file itself.
       return [
@@ -119,6 +129,12 @@ function applyLines(command: HostCommand): string[] {
     default:
       return [`  ${commandText(command)}`];
   }
+}
+
+/** What is listened on ends with slirp4netns at the latest; by hand it is taken back by a number that it gave. */
+function forwardLine(command: ForwardCommand): string {
+  const request = command.remove ? { execute: 'list_hostfwd' } : addRequest(command);
+  return `printf '%s' ${word(JSON.stringify(request))} | nc -N -U ${word(command.socket)}`;
 }
 
 function undoLine(command: HostCommand): string {

@@ -26,6 +26,9 @@ export type HostCommand =
   | RunCommand
   | DaemonCommand
   | EndDaemonCommand
+  | ForwardCommand
+  | WriteCommand
+  | RemoveCgroupCommand
   | ProcessCommand;
 
 /**
@@ -86,6 +89,17 @@ export interface EndDaemonCommand {
   group?: true;
 }
 
+/** Has slirp4netns listen on a port of the real machine for a machine in small, or not any more. */
+export interface ForwardCommand {
+  tool: 'forward';
+  /** Where slirp4netns takes orders. */
+  socket: string;
+  protocol: 'tcp' | 'udp';
+  hostIp: string;
+  hostPort: number;
+  remove?: true;
+}
+
 /** A file with this content; an existing one is written in place. */
 export interface FileCommand {
   tool: 'file';
@@ -93,6 +107,21 @@ export interface FileCommand {
   content: string;
   /** Permissions, octal as a number. */
   mode: number;
+}
+
+/** `echo VALUE >PATH`: a file of the kernel's, which takes a word or a number. */
+export interface WriteCommand {
+  tool: 'write';
+  path: string;
+  value: string;
+  /** That the kernel does not take it is no error: nobody has asked for it. */
+  optional?: true;
+}
+
+/** Removes a cgroup and all inside it, once the last process has left it. */
+export interface RemoveCgroupCommand {
+  tool: 'rmcgroup';
+  path: string;
 }
 
 /** `mkdir -p PATH`. */

@@ -2,6 +2,9 @@ import { spawn } from 'node:child_process';
 import { missingTool, type ToolResult, toolPath } from './exec.ts';
 import { ownMark } from './process.ts';
 
+/** The exit code that stands for a tool that was ended by a signal. */
+export const killedCode = 128;
+
 /**
  * Runs a host tool to its end, whatever its exit code: `runTool` for the path that every `run` and `rm` takes.
  * execa costs 10 ms to load and 3 ms a call here, a third of the whole `run`; this costs 1.6 ms (docs/adr/0002).
@@ -26,7 +29,7 @@ export function runDirectly(tool: string, args: readonly string[], input = ''): 
     child.stdin.end(input);
     child.on('close', (code) => {
       resolve({
-        exitCode: code ?? 128,
+        exitCode: code ?? killedCode,
         stdout: Buffer.concat(output).toString(),
         stderr: Buffer.concat(errors).toString(),
       });

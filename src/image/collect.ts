@@ -4,6 +4,7 @@ import { MinirunError } from '../errors.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { type Event, recordEvents } from '../state/events.ts';
 import { paths } from '../state/paths.ts';
+import { drawOnReserve } from '../state/reserve.ts';
 import { hexOf, shortDigest } from './digest.ts';
 import {
   blobDirectory,
@@ -95,6 +96,7 @@ export async function sweepImages(): Promise<void> {
 
 /** Changes the index and deletes what nothing names then. */
 async function collecting(change: (index: Index) => Removal, reclaimed?: (bytes: number) => void): Promise<Removal> {
+  drawOnReserve();
   const trash = new Staging();
   try {
     faultPoint('collect.begun');

@@ -15,6 +15,7 @@ interface Answer {
 /** As in container/protocol.ts. */
 interface PackedRoot {
   overlay?: { lower: readonly string[] };
+  owners?: { uid: number; gid: number; size: number };
   process?: { pid: number; start: number; inUserNamespace?: boolean };
 }
 

@@ -1,11 +1,11 @@
 import fs from 'node:fs';
 import path from 'node:path';
-import type { Archive, ArchiveRoot, Go, ReadFiles, WriteFiles } from '../container/protocol.ts';
+import type { Archive, ArchiveRoot, Go, IdRange, ReadFiles, WriteFiles } from '../container/protocol.ts';
 import { receive, send } from './channel.ts';
 import { failure, InitError } from './failure.ts';
 import * as files from './files.ts';
 import * as libc from './libc.ts';
-import { Rootfs } from './mounts.ts';
+import { keptFlags, Rootfs } from './mounts.ts';
 import { mountOverlay } from './overlay.ts';
 import { isDirectory, isPortable, Packer } from './pack.ts';
 import { startTime } from './process.ts';
@@ -23,8 +23,9 @@ export function archive({ root, where, action }: Archive): never {
   try {
     libc.prctl(libc.PR.SET_PDEATHSIG, 9);
     enter(root, action.type === 'write');
-    if (action.type === 'read') read(action, where);
-    else write(action, where);
+    const owners = root.kind === 'rootfs' ? root.owners : undefined;
+    if (action.type === 'read') read(action, where, owners);
+    else write(action, where, owners);
     process.exit(0);
   } catch (error) {
     // The other side has ended and says why.
@@ -73,7 +74,7 @@ function enterRootfs(
   const flags = readonly || !writable ? RDONLY : 0;
   if (overlay === undefined) {
     libc.mount(directory, directory, '', BIND | REC, '');
-    libc.mount('', directory, '', BIND | REMOUNT | NODEV | flags, '');
+    libc.mount('', directory, '', BIND | REMOUNT | NODEV | flags | keptFlags(directory), '');
   } else {
     mountOverlay(directory, overlay, flags);
   }
@@ -93,7 +94,7 @@ function enterRootfs(
 }
 
 /** Makes the archive's reader known and writes it, once the reader has opened its end. */
-function read({ path: source, followLink }: ReadFiles, where: string): void {
+function read({ path: source, followLink }: ReadFiles, where: string, owners?: IdRange): void {
   libc.setCapabilities(helperCapabilities, helperCapabilities, 0n);
   const top = findSource(source, followLink, where);
   // A pipe of this process: unlike a socket for standard output it certainly blocks when it is full.
@@ -101,7 +102,7 @@ function read({ path: source, followLink }: ReadFiles, where: string): void {
   send({ type: 'reading', fd: pipe.read, name: top.name, directory: isDirectory(top.stat) });
   receive<Go>();
   fs.closeSync(pipe.read);
-  const packer = new Packer(pipe.write, { layer: false });
+  const packer = new Packer(pipe.write, { layer: false, owners });
   packer.add(bytesOf(top.place), bytesOf(top.name), top.stat, followLink);
   packer.end();
   fs.closeSync(pipe.write);
@@ -166,7 +167,7 @@ function lstatIfThere(place: string | Buffer): fs.Stats | undefined {
 }
 
 /** Makes what the archive on standard input holds at its place, below which this process shuts itself in first. */
-function write({ path: destination, source, owner, careful }: WriteFiles, where: string): void {
+function write({ path: destination, source, owner, careful }: WriteFiles, where: string, owners?: IdRange): void {
   const top = enterDestination(destination, source, where);
   libc.chroot('.');
   libc.setUmask(0);
@@ -184,6 +185,10 @@ function write({ path: destination, source, owner, careful }: WriteFiles, where:
     for (const key of entry.xattrs?.keys() ?? []) if (!isPortable(key)) entry.xattrs?.delete(key);
     if (owner !== undefined) giveTo(owner, entry);
     if (careful) defuse(entry);
+    if (owners !== undefined && entry.uid < owners.size && entry.gid < owners.size) {
+      entry.uid += owners.uid;
+      entry.gid += owners.gid;
+    }
     return isWelcome(entry);
   };
   send(unpackHere(0, { admit, losesXattrs: true }));

@@ -148,7 +148,7 @@ function giveTo(fd: number, uid: number, gid: number): void {
     throw new InitError(
       `cannot run as user ${uid}, group ${gid}`,
       "the container's user namespace has no such id",
-      'Give it more with --userns, or another user with -u',
+      'Give it more (--userns, without root /etc/subuid), or another user with -u',
     );
   }
 }

@@ -55,6 +55,8 @@ const numbers = {
     fsconfig: 431,
     fsmount: 432,
     mount_setattr: 442,
+    fcntl: 72,
+    flock: 73,
   },
   arm64: {
     pivot_root: 41,
@@ -74,6 +76,8 @@ const numbers = {
     fsconfig: 431,
     fsmount: 432,
     mount_setattr: 442,
+    fcntl: 25,
+    flock: 32,
   },
 }[process.arch as 'x64' | 'arm64'];
 
@@ -290,6 +294,7 @@ export function chroot(directory: string): void {
 }
 
 export const CLONE_FS = 0x200;
+export const CLONE_NEWCGROUP = 0x02000000;
 
 /** Enters the namespace that `file` stands for. */
 export function enterNamespace(file: string): void {
@@ -450,6 +455,29 @@ export function mknodAt(directory: number, name: string, mode: number, major = 0
 /** Marks every file descriptor from `first` on as closed by execve; before Linux 5.11 one by one. */
 export function closeOnExecFrom(first: number): void {
   syscall('close_range', undefined, first, 0xffffffff, 4);
+}
+
+/** Lets a descriptor survive execve: F_SETFD without FD_CLOEXEC. */
+export function keepOnExec(fd: number): void {
+  syscall('fcntl', undefined, fd, 2, 0);
+}
+
+/**
+ * Locks an open file, which lasts until its last descriptor is closed: flock(2). Changes a lock that is held already.
+ *
+ * @returns false when somebody else has it, which without `wait` is not waited for
+ */
+export function flock(fd: number, kind: 'shared' | 'alone', { wait = true } = {}): boolean {
+  for (;;) {
+    try {
+      syscall('flock', undefined, fd, (kind === 'shared' ? 1 : 2) | (wait ? 0 : 4));
+      return true;
+    } catch (error) {
+      const { code } = error as SyscallError;
+      if (code === 'EAGAIN') return false;
+      if (code !== 'EINTR') throw error;
+    }
+  }
 }
 
 /** Gives this thread a fresh session keyring, so that the container does not see the host's: keyctl(2). */

@@ -7,8 +7,9 @@ import { receive, send } from './channel.ts';
 import { failure, InitError } from './failure.ts';
 import { openLabel } from './label.ts';
 import * as libc from './libc.ts';
-import { detachShared, protectOwnBinary, Rootfs } from './mounts.ts';
+import { detachShared, keptFlags, protectOwnBinary, Rootfs } from './mounts.ts';
 import { mountOverlay } from './overlay.ts';
+import { highestGroup } from './userns.ts';
 import { closeHandedOver, makeStreams } from './streams.ts';
 
 /**
@@ -30,6 +31,10 @@ export async function main(): Promise<void> {
   if (request.type === 'pack') {
     const { pack } = await import('./pack.ts');
     return pack(request);
+  }
+  if (request.type === 'shift') {
+    const { shift } = await import('./shift.ts');
+    return shift(request);
   }
   if (request.type === 'archive') {
     const { archive } = await import('./archive.ts');
@@ -63,7 +68,7 @@ function awaitGo(): void {
 }
 
 async function prepare(
-  { spec, overlay, netns, staged, stdio }: Prepare,
+  { spec, overlay, netns, staged, stdio, ownCgroup }: Prepare,
   status: { read: number; write: number },
 ): Promise<void> {
   const detached = detachShared(spec.mounts);
@@ -73,7 +78,7 @@ async function prepare(
     libc.mount(spec.root.path, spec.root.path, '', libc.MS.BIND | libc.MS.REC, '');
   } else if (overlay === undefined) {
     libc.mount(spec.root.path, spec.root.path, '', libc.MS.BIND | libc.MS.REC, '');
-    libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.NODEV, '');
+    libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.NODEV | keptFlags(spec.root.path), '');
   } else {
     mountOverlay(spec.root.path, overlay);
   }
@@ -101,6 +106,8 @@ async function prepare(
   send({ type: 'ready', pid: Number(fs.readlinkSync('/proc/self')), fds: handedOver });
   const { sysctl } = receive<Enter>();
   if (netns !== undefined) libc.enterNamespace(netns);
+  // The root of a cgroup namespace is where its maker is: that of unshare was made before minirun has moved this process.
+  if (ownCgroup) libc.unshare(libc.CLONE_NEWCGROUP);
   for (const entry of spec.mounts) if (needsNetwork(entry.destination)) root.mount(entry);
 
   // 4. Sysctls while /proc/sys is writable, then what the container must not see or change.
@@ -140,11 +147,17 @@ async function filterOf(seccomp: OciLinux['seccomp'], { capabilities }: OciProce
   return seccompFilter(seccomp, capabilities.bounding);
 }
 
+/** A range of groups up to the highest there is: the kernel takes none that the user namespace lacks. */
+function withGroupsThatExist(range: string): string {
+  const [first = '0', last = '0'] = range.trim().split(/\s+/);
+  return Number(last) === 2147483647 ? `${first} ${highestGroup()}` : range;
+}
+
 /** Writes a sysctl of the container's namespaces. */
 function writeSysctl(root: Rootfs, key: string, value: string): void {
   const file = `sys/${key.replaceAll('/', '\0').replaceAll('.', '/').replaceAll('\0', '.')}`;
   try {
-    root.writeProc(file, value);
+    root.writeProc(file, key === 'net.ipv4.ping_group_range' ? withGroupsThatExist(value) : value);
   } catch (error) {
     if (error instanceof InitError) throw error;
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';

@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import type { OciDevice, OciMount } from '../container/oci.ts';
 import { isPropagated, mountHolding, propagationProblem } from '../container/propagation.ts';
+import { makeDevice } from './devices.ts';
 import { InitError } from './failure.ts';
 import {
   copyMount,
@@ -20,6 +21,7 @@ import {
   setMountAttributes,
   symlinkAt,
 } from './libc.ts';
+import { inUserNamespace } from './userns.ts';
 
 /** mount(8) options that are flags; everything else is data for the filesystem. */
 const flagOptions: Record<string, number> = {
@@ -28,6 +30,7 @@ const flagOptions: Record<string, number> = {
   nodev: MS.NODEV,
   noexec: MS.NOEXEC,
   noatime: MS.NOATIME,
+  nodiratime: MS.NODIRATIME,
   relatime: MS.RELATIME,
   strictatime: MS.STRICTATIME,
   bind: MS.BIND,
@@ -282,28 +285,13 @@ export class Rootfs {
 
   private makeDevice(device: OciDevice): void {
     const names = device.path.split('/').filter(Boolean);
-    const name = names.at(-1) as string;
     const parent = this.openTarget(`/${names.slice(0, -1).join('/')}`, 'directory');
     try {
-      const { type, major, minor } = device.hostPath === undefined ? device : current(device.hostPath);
-      mknodAt(parent, name, (type === 'c' ? 0o020000 : 0o060000) | device.fileMode, major, minor);
-      if (device.uid !== undefined && device.gid !== undefined)
-        fs.lchownSync(`/proc/self/fd/${parent}/${name}`, device.uid, device.gid);
-    } catch (error) {
-      // Somebody may make no nodes who still may use those there are: in a user namespace, or below a device cgroup.
-      if (!(error instanceof SyscallError) || error.code !== 'EPERM') throw error;
-      this.bindDevice(device);
+      const numbers = device.hostPath === undefined ? {} : current(device.hostPath);
+      makeDevice(parent, names.at(-1) as string, { ...device, ...numbers });
     } finally {
       fs.closeSync(parent);
     }
-  }
-
-  private bindDevice({ path: place, hostPath = place }: OciDevice): void {
-    const node = fs.openSync(hostPath, O_PATH);
-    const target = this.openTarget(place, 'file');
-    this.cover(target, node, place);
-    fs.closeSync(target);
-    fs.closeSync(node);
   }
 
   /** Binds the container's terminal on /dev/console: the open terminal itself, not what has its name (CVE-2025-52565). */
@@ -489,6 +477,14 @@ function newFilesystem({ type, source, destination, options }: OciMount): number
       code === 'EINVAL' && rest.includes(subject ?? '') ? `${type} does not take the option ${subject}` : reason,
     );
   }
+}
+
+/** Flags that a directory's own bind mount cannot lose: in a user namespace those of the mount it lies on. */
+export function keptFlags(directory: string): number {
+  if (!inUserNamespace) return 0;
+  // Only the mount's owner may make it writable: mount_namespaces(7), restrictions on mount namespaces.
+  const { options } = mountHolding(fs.realpathSync(directory), fs.readFileSync('/proc/self/mountinfo', 'utf8'));
+  return parseOptions(options).flags & ~MS.BIND;
 }
 
 /**

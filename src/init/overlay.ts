@@ -1,7 +1,8 @@
 import fs from 'node:fs';
 import type { Overlay } from '../container/protocol.ts';
 import { InitError } from './failure.ts';
-import { MS, mount, unmountLazily } from './libc.ts';
+import { MS, mount, type SyscallError, unmountLazily } from './libc.ts';
+import { inUserNamespace } from './userns.ts';
 
 /** mount(2) takes one page of options, with the zero at its end. Pages are larger on some machines, but never smaller. */
 const mostOptions = 4095;
@@ -18,8 +19,17 @@ export function mountOverlay(target: string, overlay: Overlay, flags = 0): void 
     );
   }
   const options = optionsOf(overlay);
-  if (Buffer.byteLength(options) <= mostOptions) mount('overlay', target, 'overlay', MS.NODEV | flags, options);
-  else mountByShortNames(target, overlay, flags);
+  try {
+    if (Buffer.byteLength(options) <= mostOptions) mount('overlay', target, 'overlay', MS.NODEV | flags, options);
+    else mountByShortNames(target, overlay, flags);
+  } catch (error) {
+    if (!inUserNamespace || (error as SyscallError).code !== 'EPERM') throw error;
+    throw new InitError(
+      'cannot mount the root filesystem',
+      'this kernel has no overlay in user namespaces (it takes Linux 5.11)',
+      'Boot a newer one, or run minirun as root',
+    );
+  }
 }
 
 /**
@@ -50,6 +60,8 @@ function mountByShortNames(target: string, { lower, upper, work }: Overlay, flag
 function optionsOf({ lower, upper, work }: Overlay): string {
   const options = [`lowerdir=${lower.map(escaped).join(':')}`];
   if (upper !== undefined && work !== undefined) options.push(`upperdir=${escaped(upper)}`, `workdir=${escaped(work)}`);
+  // In a user namespace overlayfs keeps its notes where no privilege is needed: Documentation/filesystems/overlayfs.rst.
+  if (inUserNamespace) options.push('userxattr');
   return options.join(',');
 }
 

@@ -1,15 +1,17 @@
 import fs from 'node:fs';
 import { Header } from 'tar/header';
 import type { EntryTypeName } from 'tar/types';
-import type { Go, Pack } from '../container/protocol.ts';
+import type { Go, IdRange, Pack } from '../container/protocol.ts';
 import { receive, send } from './channel.ts';
 import { failure, InitError } from './failure.ts';
 import * as files from './files.ts';
 import * as libc from './libc.ts';
 import { mountOverlay } from './overlay.ts';
 import { startTime } from './process.ts';
+import { outOfNamespace } from './shift.ts';
 import { quote } from './tar-reader.ts';
 import { reasonOf } from './unpack.ts';
+import { overlayAttributes } from './userns.ts';
 
 /** What reading other people's files and overlayfs's own attributes takes: DAC_OVERRIDE, SYS_ADMIN. */
 const packerCapabilities = (1n << 1n) | (1n << 21n);
@@ -35,7 +37,7 @@ export function pack(request: Pack): never {
     send({ type: 'reading', fd: pipe.read, name: '.', directory: true });
     receive<Go>();
     files.close(pipe.read);
-    const packer = new Packer(pipe.write, { layer: true });
+    const packer = new Packer(pipe.write, { layer: true, owners: request.owners });
     packer.add('/', '.', files.stat('/'));
     packer.end();
     send({ type: 'packed' });
@@ -104,12 +106,14 @@ export class Packer {
   /** The first name of each file that has several. */
   private readonly linked = new Map<string, string>();
   private readonly layer: boolean;
+  private readonly owners: IdRange | undefined;
 
   constructor(
     private readonly fd: number,
-    { layer }: { layer: boolean },
+    { layer, owners }: { layer: boolean; owners?: IdRange },
   ) {
     this.layer = layer;
+    this.owners = owners;
   }
 
   /** Adds a file, or a directory with all that is in it. */
@@ -159,7 +163,7 @@ export class Packer {
     children: { child: string; about: files.Stat }[],
   ): void {
     const empty = { mode: 0, uid: 0, gid: 0, size: 0, seconds: directory.seconds };
-    if (files.getXattr(place, 'trusted.overlay.opaque')?.toString() === 'y')
+    if (files.getXattr(place, `${overlayAttributes}opaque`)?.toString() === 'y')
       this.header('File', `${prefix}.wh..wh..opq`, { ...directory, ...empty });
     for (const { child, about } of children) {
       if (child.startsWith('.wh.'))
@@ -227,6 +231,7 @@ export class Packer {
   private header(type: EntryTypeName, path: string, stat: files.Stat, place?: string, linkpath = ''): void {
     const isDevice = type === 'CharacterDevice' || type === 'BlockDevice';
     const size = type === 'File' ? stat.size : 0;
+    const { uid, gid } = this.owners === undefined ? stat : unshifted(stat, this.owners);
     // What a header and a Date are sure to hold; any other time is in a record.
     const seconds = Math.min(Math.max(stat.seconds, 0), 8 ** 11 - 1);
     const header = new Header({
@@ -234,8 +239,8 @@ export class Packer {
       linkpath: fallback(linkpath),
       type,
       mode: stat.mode & 0o7777,
-      uid: stat.uid,
-      gid: stat.gid,
+      uid,
+      gid,
       size,
       mtime: new Date(seconds * 1000),
       devmaj: isDevice ? stat.major : 0,
@@ -249,12 +254,13 @@ export class Packer {
     if (fallback(linkpath) !== linkpath) record('linkpath', linkpath);
     if (isTooMuch) {
       record('size', String(size));
-      record('uid', String(stat.uid));
-      record('gid', String(stat.gid));
+      record('uid', String(uid));
+      record('gid', String(gid));
     }
     const hasFraction = !this.layer && stat.nanoseconds !== 0;
     if (seconds !== stat.seconds || hasFraction) record('mtime', hasFraction ? timeText(stat) : String(stat.seconds));
-    if (place !== undefined) records.push(...(this.layer ? attributes(place, path) : portableAttributes(place)));
+    if (place !== undefined)
+      records.push(...(this.layer ? attributes(place, path, this.owners !== undefined) : portableAttributes(place)));
     if (records.length > 0) this.extension(Buffer.concat(records), header.mtime as Date);
     this.put(header.block as Buffer);
   }
@@ -294,19 +300,20 @@ export class Packer {
 }
 
 /** The extended attributes that an image keeps, as records. @throws InitError when the content is not there at all */
-function attributes(place: string, path: string): Buffer[] {
+function attributes(place: string, path: string, given: boolean): Buffer[] {
   const records: Buffer[] = [];
   for (const key of files.listXattrs(place).toSorted((a, b) => (a < b ? -1 : 1))) {
-    if (key === 'trusted.overlay.redirect' || key === 'trusted.overlay.metacopy') {
+    if (key === `${overlayAttributes}redirect` || key === `${overlayAttributes}metacopy`) {
       throw new InitError(
         `cannot pack ${quote(path)}`,
-        `overlayfs has only noted where its content is (${key.slice(16)})`,
+        `overlayfs has only noted where its content is (${key.slice(overlayAttributes.length)})`,
         'Mount overlays with redirect_dir=off and metacopy=off',
       );
     }
     // Those are overlayfs's notes about this machine, and the label is this machine's as well.
-    if (key.startsWith('trusted.overlay.') || key === 'security.selinux') continue;
-    const value = files.getXattr(place, key);
+    if (key.startsWith(overlayAttributes) || key === 'security.selinux') continue;
+    const stored = files.getXattr(place, key);
+    const value = given && stored !== undefined && key === 'security.capability' ? outOfNamespace(stored) : stored;
     if (value !== undefined) records.push(xattrRecord(key, value));
   }
   return records;
@@ -336,6 +343,12 @@ function portableAttributes(place: string): Buffer[] {
 function xattrRecord(key: string, value: Buffer): Buffer {
   const name = key.replace(/[%=]/g, (character) => (character === '=' ? '%3D' : '%25'));
   return paxRecord(`SCHILY.xattr.${name}`, value);
+}
+
+/** Whom a file belongs to inside the container. */
+function unshifted({ uid, gid }: files.Stat, owners: IdRange): { uid: number; gid: number } {
+  const back = (id: number, first: number) => (id >= first && id < first + owners.size ? id - first : id);
+  return { uid: back(uid, owners.uid), gid: back(gid, owners.gid) };
 }
 
 /** `LENGTH KEY=VALUE\n`, where the length counts its own digits too. */

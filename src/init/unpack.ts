@@ -5,6 +5,7 @@ import { failure, InitError } from './failure.ts';
 import * as files from './files.ts';
 import * as libc from './libc.ts';
 import { type Entry, quote, TarReader } from './tar-reader.ts';
+import { hasId, inUserNamespace, overlayAttributes } from './userns.ts';
 
 /** What making other people's files takes: CHOWN DAC_OVERRIDE FOWNER FSETID MKNOD SETFCAP. */
 export const helperCapabilities = [0, 1, 3, 4, 27, 31].reduce((set, number) => set | (1n << BigInt(number)), 0n);
@@ -110,7 +111,7 @@ class Tree {
       const place = placeOf(entry.path);
       if (!this.whiteouts || !entry.path.includes('.wh.') || !this.hide(place)) this.make(place, entry);
     } catch (error) {
-      throw explain(entry, error);
+      throw explain(entry, codeOf(error) === 'EINVAL' && !hasOwners(entry) ? withoutOwners(entry) : error);
     }
   }
 
@@ -189,6 +190,8 @@ class Tree {
         break;
       default: {
         const mode = nodeTypes[entry.type] | entry.mode;
+        // No device can be made in a user namespace, and none could be opened in a container: as docker, go without.
+        if (inUserNamespace && entry.type !== 'fifo') return;
         this.replacing(place, () => files.makeNode(place, mode, entry.major, entry.minor));
         this.setOwner(place, entry);
         this.setMode(place, entry);
@@ -366,12 +369,13 @@ function isAllowed(key: string): boolean {
 function isHarmless(key: string, type: Entry['type'], code: string): boolean {
   if (key === 'security.capability') return false;
   if (code === 'ENOTSUP' || code === 'EOPNOTSUPP') return true;
+  if (code === 'EPERM' && key.startsWith('trusted.') && inUserNamespace) return true;
   // Only files and directories can have them: xattr(7).
   return code === 'EPERM' && key.startsWith('user.') && type !== 'file' && type !== 'directory';
 }
 
 function setOpaque(directory: string): void {
-  asAdmin(() => files.setXattr(directory, 'trusted.overlay.opaque', Buffer.from('y')));
+  asAdmin(() => files.setXattr(directory, `${overlayAttributes}opaque`, Buffer.from('y')));
 }
 
 function asAdmin(act: () => void): void {
@@ -392,6 +396,18 @@ function placeOf(name: string): string {
   }
   if (clean === '' || clean === '.') return '/';
   return clean.startsWith('/') ? clean : `/${clean}`;
+}
+
+function hasOwners({ uid, gid }: Entry): boolean {
+  return hasId('uid', uid) && hasId('gid', gid);
+}
+
+function withoutOwners({ path: name, uid, gid }: Entry): InitError {
+  return new InitError(
+    `cannot unpack ${quote(name)}`,
+    `it belongs to ${uid}:${gid}, and this user namespace has no such id`,
+    'Give the user more ids in /etc/subuid and /etc/subgid, or run minirun as root',
+  );
 }
 
 function overLimit(why: string, setting: string): InitError {

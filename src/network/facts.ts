@@ -104,6 +104,12 @@ export function rangesOver(ifname: string): string[] {
   );
 }
 
+/** The IPv4 ranges that the host has routes to, loopback and the default route left out. */
+export function routedRanges(): string[] {
+  const routes = hostRoutes().filter(({ device, range }) => device !== 'lo' && range.prefixLength > 0);
+  return [...new Set(routes.map(({ range }) => formatRange(range)))];
+}
+
 /** MTU of the default route's device. */
 export function defaultMtu(): number {
   const device = hostRoutes().find((route) => route.range.prefixLength === 0)?.device;

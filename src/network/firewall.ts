@@ -157,12 +157,13 @@ export function planFirewall(
   facts: Pick<NetworkFacts, 'firewall' | 'ipForward' | 'firewall6' | 'ipForward6'>,
 ): Step[] {
   return familiesOf(network).flatMap((family) => [
-    forwardingStep(family, family === 4 ? facts.ipForward : facts.ipForward6),
+    planForwarding(family, family === 4 ? facts.ipForward : facts.ipForward6),
     ...planRules(network, family, family === 4 ? facts.firewall : facts.firewall6),
   ]);
 }
 
-function forwardingStep(family: Family, on: boolean): Step {
+/** The step that makes the host pass packets of a family on. @param on whether it does already */
+export function planForwarding(family: Family, on: boolean): Step {
   const key = family === 4 ? 'net.ipv4.ip_forward' : 'net.ipv6.conf.all.forwarding';
   return {
     id: family === 4 ? 'forward.sysctl' : 'forward6.sysctl',
@@ -269,7 +270,7 @@ function firewallPresence(lines: readonly string[]): Presence {
     else if (line.startsWith(':')) chains.add(`${table} ${line.slice(1).split(' ')[0]}`);
     else if (line.startsWith('-A ')) {
       const [chain = '', ...rule] = line.slice(3).trim().split(' ');
-      rules.add(`${table} ${normalised([chain, ...rule])}`);
+      rules.add(`${table} ${normalisedRule([chain, ...rule])}`);
       inOrder.set(`${table} ${chain}`, [...(inOrder.get(`${table} ${chain}`) ?? []), rule.join(' ')]);
     }
   }
@@ -280,7 +281,7 @@ function firewallPresence(lines: readonly string[]): Presence {
       const index = all.findIndex(matches);
       return index < 0 ? all.length + 1 : index + 1;
     },
-    rule: (name, chain, rule) => rules.has(`${name} ${normalised([chain, ...rule])}`),
+    rule: (name, chain, rule) => rules.has(`${name} ${normalisedRule([chain, ...rule])}`),
   };
 }
 
@@ -288,7 +289,7 @@ function firewallPresence(lines: readonly string[]): Presence {
  * Word order differs between what is typed and what iptables-save prints; the set of words does not, but for what it adds:
  * the match that `-p` implies, and the length of a whole address.
  */
-function normalised(words: readonly string[]): string {
+export function normalisedRule(words: readonly string[]): string {
   const implied = (word: string, index: number) =>
     (word === '-m' && protocols.has(words[index + 1] ?? '')) || (words[index - 1] === '-m' && protocols.has(word));
   return words

@@ -1,4 +1,4 @@
-import { MinirunErrors, messageOf } from '../errors.ts';
+import { MinirunError, MinirunErrors, messageOf } from '../errors.ts';
 import { applySteps, undoSteps } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
 import { launchBackground } from '../host/launch.ts';
@@ -18,7 +18,7 @@ import {
 import { defaultMtu, hasIpv6, interfaceExists, type NetworkFacts, readNetworkFacts } from './facts.ts';
 import { familiesOf, planFirewall, sharedSteps } from './firewall.ts';
 import { allocate, release } from './ipam.ts';
-import { endNameServer, type NameFacts, planNameServer, readNameFacts } from './names.ts';
+import { endNameServer, isUpElsewhere, type NameFacts, planNameServer, readNameFacts } from './names.ts';
 import {
   changeNetwork,
   claimNetwork,
@@ -198,6 +198,7 @@ async function raise(
   try {
     const network = requireNetwork(name);
     const facts = await factsFor(network);
+    refuseForeignBridge(network, facts);
     if (!facts.bridgeExists) await endNameServer(name);
     const steps = planNetwork(network, facts, readNameFacts(network));
     await updateClaimed(name, (current) => {
@@ -224,6 +225,16 @@ async function raise(
       'What could not be undone is left for "minirun system reconcile"',
     );
   }
+}
+
+/** A bridge that another state directory's network of the same name has is not ours to use, nor to delete in the end. */
+function refuseForeignBridge({ name, driver, bridge, applied }: Network, { bridgeExists }: NetworkFacts): void {
+  if (driver !== 'bridge' || !bridgeExists || applied.length > 0 || !isUpElsewhere(name)) return;
+  throw new MinirunError(
+    `cannot bring network "${name}" up`,
+    `the bridge ${bridge} is that of a minirun with another state directory (--root, MINIRUN_ROOT)`,
+    'Use that one, or a network of your own: minirun network create NAME, and --network NAME',
+  );
 }
 
 /** A macvlan network needs to know nothing of the host. */
@@ -343,6 +354,11 @@ export function notYetDue(): string[] {
   return listNetworks().flatMap((network) => (isIdle(network) && !isDue(network, 'due') ? network.name : []));
 }
 
+/** Whether nobody uses a network that goes with its last container, and nobody is about to take it down. */
+export function isLeftIdle(network: Network): boolean {
+  return isIdle(network) && !isAlive(network.claim);
+}
+
 function isIdle(network: Network): boolean {
   return network.automatic && Object.keys(network.leases).length === 0 && (network.up || network.applied.length > 0);
 }
@@ -380,7 +396,12 @@ export function handOver(network: Network): void {
 
 /** Undoes networks that this process has claimed. Goes on after errors. */
 export async function tearDown({ goingDown }: Pick<Departure, 'goingDown'>): Promise<Error[]> {
-  const errors = await undoSteps(goingDown.flatMap((network) => network.applied));
+  // What networks of another state directory need stays: whoever goes down last takes it away.
+  const stays = ({ id }: Step) => sharedSteps[4].has(id) || sharedSteps[6].has(id);
+  const applied = goingDown.flatMap((network) => network.applied);
+  const errors = await undoSteps(
+    applied.some(stays) && isUpElsewhere() ? applied.filter((step) => !stays(step)) : applied,
+  );
   for (const { name } of goingDown) {
     try {
       await updateClaimed(name, (current) => {

@@ -204,7 +204,13 @@ function attempt(prepare: () => Plan | undefined): Plan | 'nothing' | 'abandoned
     restore: plan.restore ?? write.map(([file]) => [file, contentOf(file) ?? null]),
   };
   writeJson(paths.changing(), change, { durable: write.length > 0 });
-  for (const [file, value] of write) writeOrRemove(file, value);
+  try {
+    for (const [file, value] of write) writeOrRemove(file, value);
+  } catch (error) {
+    // Nothing has been applied yet.
+    putBack(change);
+    throw error;
+  }
   return plan;
 }
 
@@ -216,11 +222,14 @@ async function takeBack(steps?: readonly Step[]): Promise<void> {
   if (errors.length > 0)
     throw new MinirunErrors('cannot take all of a link back', errors, 'The next minirun command tries again');
   faultPoint('link.undone');
-  await withLock(() => {
-    for (const [file, value] of change.restore) writeOrRemove(file, value);
-    killPoint('link.restored');
-    fs.rmSync(paths.changing(), { force: true });
-  });
+  await withLock(() => putBack(change));
+}
+
+/** Under the lock. */
+function putBack({ restore }: Change): void {
+  for (const [file, value] of restore) writeOrRemove(file, value);
+  killPoint('link.restored');
+  fs.rmSync(paths.changing(), { force: true });
 }
 
 function writeOrRemove(file: string, value: object | null): void {
@@ -239,11 +248,16 @@ function writeOrRemove(file: string, value: object | null): void {
  * @param exists whether there is such a container
  */
 export async function sweepLinks(exists: (container: string) => boolean): Promise<void> {
-  const change = readChange();
-  if (change !== undefined && (change.boot !== bootId() || !isAlive(change.by))) await applyChange(() => undefined);
+  if (isInterruptedChange()) await applyChange(() => undefined);
   await forgetGoneRoutes();
   const isOrphan = ({ ends }: Link) => ends.some(({ container }) => container !== undefined && !exists(container));
   for (const { name } of listLinks().filter(isOrphan)) await deleteLink(name);
+}
+
+/** Whether a process that was changing links or routes has been killed at it. */
+export function isInterruptedChange(): boolean {
+  const change = readChange();
+  return change !== undefined && (change.boot !== bootId() || !isAlive(change.by));
 }
 
 /** Takes a link away, with what of it is on the host. */

@@ -47,6 +47,19 @@ function ownPidFile(id: string): string {
   return path.join(runtimeDirectory(), 'containers', id);
 }
 
+/**
+ * Whether another state directory of this machine has networks up: they share our chains and `ip_forward` with those of this one.
+ *
+ * @param network only one of that name
+ */
+export function isUpElsewhere(network?: string): boolean {
+  const own = path.basename(runtimeDirectory());
+  return entries('/run/minirun').some((each) => {
+    const networks = each === own ? [] : entries(path.join('/run/minirun', each, 'networks'));
+    return network === undefined ? networks.length > 0 : networks.includes(network);
+  });
+}
+
 /** Whether a network's name server runs. */
 export function hasNameServer(network: string): boolean {
   return daemonOf(networkPidFile(network)) !== undefined;
@@ -421,6 +434,58 @@ function reachableServers({ network, endpoint }: NamedNetwork): string[] {
 /** The names of all networks, each: container id → its lines. */
 export function allNames(): Map<string, string>[] {
   return entries(path.join(runtimeDirectory(), 'networks')).map((network) => namesOf(network));
+}
+
+/** What a container's file of names says, independently of the records: whose addresses and which namespace they are. */
+export interface NameFile {
+  file: string;
+  network: string;
+  container: string;
+  addresses: string[];
+  /** The container's name, which is that of its namespace. */
+  name?: string;
+}
+
+/** Every file of names of this state directory. */
+export function nameFiles(): NameFile[] {
+  return entries(path.join(runtimeDirectory(), 'networks')).flatMap((network) =>
+    [...namesOf(network)].map(([container, text]): NameFile => {
+      const lines = text.split('\n').filter((line) => line !== '');
+      return {
+        file: path.join(namesDirectory(network), container),
+        network,
+        container,
+        addresses: lines.map((line) => line.split(' ')[0] as string),
+        name: lines[0]?.split(' ')[1],
+      };
+    }),
+  );
+}
+
+/** The networks of this state directory that have a place for names, and the bridge on which each one's name server listens. */
+export function networksWithNames(): { network: string; directory: string; bridge?: string }[] {
+  return entries(path.join(runtimeDirectory(), 'networks')).map((network) => {
+    const directory = path.join(runtimeDirectory(), 'networks', network);
+    const server = daemonOf(networkPidFile(network));
+    const words = server === undefined ? [] : fs.readFileSync(`/proc/${server.pid}/cmdline`, 'utf8').split('\0');
+    const bridge = words.find((word) => word.startsWith('--interface='))?.slice('--interface='.length);
+    return { network, directory, bridge };
+  });
+}
+
+/** The name servers that have been started for this state directory, and whom for: the name of a network, the id of a container. */
+export function nameServers(): { kind: 'network' | 'container'; of: string; pidFile: string }[] {
+  const own = entries(path.join(runtimeDirectory(), 'containers')).map((id) => ({
+    kind: 'container' as const,
+    of: id,
+    pidFile: ownPidFile(id),
+  }));
+  const networks = entries(path.join(runtimeDirectory(), 'networks')).flatMap((network) =>
+    fs.existsSync(networkPidFile(network))
+      ? [{ kind: 'network' as const, of: network, pidFile: networkPidFile(network) }]
+      : [],
+  );
+  return [...networks, ...own];
 }
 
 function namesOf(network: string): Map<string, string> {

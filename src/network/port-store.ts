@@ -82,6 +82,11 @@ export async function sweepPorts(exists: (container: string) => boolean): Promis
   for (const id of Object.keys(readReservations().held)) if (!exists(id)) await releasePorts(id);
 }
 
+/** The containers that have ports. */
+export function reservedPorts(): string[] {
+  return Object.keys(readReservations().held);
+}
+
 function readReservations(): Reservations {
   const boot = bootId();
   const stored = readFile(kinds.ports, reservationsShape, paths.ports(), rebuiltPorts);

@@ -24,13 +24,29 @@ export function seccompFilter(profile: 'default' | OciSeccomp, capabilities: rea
   const compiler = () => require('./bpf.ts') as typeof import('./bpf.ts');
   if (profile !== 'default') {
     const { filterFlags, policyOf } = require('./oci.ts') as typeof import('./oci.ts');
-    return { program: compiler().compile(policyOf(profile), capabilities, machine), flags: filterFlags(profile) };
+    return {
+      program: compiler().compile(
+        checked(() => policyOf(profile)),
+        capabilities,
+        machine,
+      ),
+      flags: filterFlags(profile),
+    };
   }
   const held = gates.filter((gate) => capabilities.includes(gate));
   const ready = programs[machine]?.[held.join(' ')];
   if (ready !== undefined) return { program: Buffer.from(ready, 'base64'), flags: 0 };
   const { defaultPolicy } = require('./profile.ts') as typeof import('./profile.ts');
   return { program: compiler().compile(defaultPolicy, held, machine), flags: 0 };
+}
+
+/** A profile comes from a file of state, where somebody may have written. */
+function checked<T>(make: () => T): T {
+  try {
+    return make();
+  } catch {
+    throw new MinirunError('cannot make a seccomp filter', "the profile in the container's config.json is damaged");
+  }
 }
 
 /** @throws MinirunError on a machine for which no filter can be made */

@@ -3,6 +3,7 @@ import path from 'node:path';
 import { killPoint } from '../host/fault.ts';
 import { startTime } from '../host/process.ts';
 import { damaged, setAside } from './files.ts';
+import { makeRoom } from './reserve.ts';
 
 /** What a JSON file holds, or undefined when it does not exist; for files that are not of the state. @throws SyntaxError when it is damaged */
 export function readJson<T>(file: string): T | undefined {
@@ -23,7 +24,16 @@ let serial = 0;
  *
  * @param durable false for what is void after a power cut anyway (it names processes, namespaces, mounts): no fsync
  */
-export function writeJson(file: string, value: unknown, { durable = true } = {}): void {
+export function writeJson(file: string, value: unknown, options: { durable?: boolean } = {}): void {
+  try {
+    replaceJson(file, value, options);
+  } catch (error) {
+    if (!makeRoom(error)) throw error;
+    replaceJson(file, value, options);
+  }
+}
+
+function replaceJson(file: string, value: unknown, { durable = true }: { durable?: boolean }): void {
   const temporary = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.${serial++}`);
   const fd = fs.openSync(temporary, 'wx', 0o600);
   killPoint('json.opened');
@@ -38,16 +48,25 @@ export function writeJson(file: string, value: unknown, { durable = true } = {})
     fs.closeSync(fd);
   }
   killPoint('json.written');
-  // What stood there may be all that is left of something: whoever wants to know what has happened finds it.
-  if (damaged.has(file)) setAside(file);
-  fs.renameSync(temporary, file);
+  try {
+    // What stood there may be all that is left of something: whoever wants to know what has happened finds it.
+    if (damaged.has(file)) setAside(file);
+    fs.renameSync(temporary, file);
+  } catch (error) {
+    fs.rmSync(temporary, { force: true });
+    throw error;
+  }
 }
 
 /** Removes the new contents that killed processes did not get to put in place. */
 export function sweepTemporaries(directory: string): void {
-  for (const entry of fs.readdirSync(directory)) {
+  for (const entry of abandonedTemporaries(directory)) fs.rmSync(path.join(directory, entry), { force: true });
+}
+
+/** The names of those in a directory. */
+export function abandonedTemporaries(directory: string): string[] {
+  return fs.readdirSync(directory).filter((entry) => {
     const pid = /^\..+\.json\.(\d+)\.\d+$/.exec(entry)?.[1];
-    if (pid !== undefined && startTime(Number(pid)) === undefined)
-      fs.rmSync(path.join(directory, entry), { force: true });
-  }
+    return pid !== undefined && startTime(Number(pid)) === undefined;
+  });
 }

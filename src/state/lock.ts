@@ -2,13 +2,14 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { lock } from 'proper-lockfile';
-import { MinirunError } from '../errors.ts';
+import { isDiskFull, MinirunError } from '../errors.ts';
 import { killPoint } from '../host/fault.ts';
 import { bootId, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
 import { Damage, examine } from './files.ts';
 import type { Kind } from './migrations.ts';
 import { stateRoot } from './paths.ts';
 import { count, object, text, textLike } from './shape.ts';
+import { makeRoom } from './reserve.ts';
 
 /**
  * Milliseconds after which the library takes a lock away from its holder, alive or not: practically never. A holder
@@ -67,6 +68,7 @@ async function acquire(file: string): Promise<() => Promise<void>> {
         fs: namedLocks,
       });
     } catch (error) {
+      if (makeRoom(error)) continue;
       if ((error as NodeJS.ErrnoException).code !== 'ELOCKED') throw error;
       if (Date.now() > deadline) {
         throw new MinirunError(
@@ -136,7 +138,14 @@ function unique(): string {
 
 function removeLock(directory: string): void {
   const gone = `${directory}.${unique()}`;
-  fs.renameSync(directory, gone);
+  try {
+    fs.renameSync(directory, gone);
+  } catch (error) {
+    if (!isDiskFull(error)) throw error;
+    // Not even a new name has room. Where it is, then: what is left of it in between is empty, and that is no lock.
+    fs.rmSync(directory, { recursive: true, force: true });
+    return;
+  }
   fs.rmSync(gone, { recursive: true, force: true });
 }
 
@@ -177,6 +186,12 @@ function removeNobodysLock(directory: string): void {
   if (nobodys?.identity !== identity) nobodys = { identity, since: Date.now() };
   if (Date.now() - nobodys.since < nobodysAfter) return;
   removeLock(directory);
+}
+
+/** Whether the lock is held by a process that is dead. */
+export function isDeadLock(): boolean {
+  const holder = holderOf(path.join(stateRoot(), 'state.lock'));
+  return holder !== undefined && holder !== 'nobody' && !(holder.boot === bootId() && isAlive(holder));
 }
 
 /** Who holds the lock; undefined when it is free, `nobody` when it does not say. */

@@ -40,6 +40,7 @@ export const kinds = {
   network: kind('network', withSubnets),
   ports: kind('ports'),
   ids: kind('ids'),
+  owners: kind('owners'),
   link: kind('link'),
   hostRoutes: kind('host routes'),
   changing: kind('change'),

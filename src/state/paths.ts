@@ -1,7 +1,15 @@
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 
-let root = process.env.MINIRUN_ROOT || '/var/lib/minirun';
+let root = process.env.MINIRUN_ROOT || defaultStateRoot();
+
+/** For root /var/lib/minirun, for other users where the XDG Base Directory Specification has their data. */
+function defaultStateRoot(): string {
+  if (process.getuid?.() === 0) return '/var/lib/minirun';
+  const { XDG_DATA_HOME: data = '' } = process.env;
+  return path.join(path.isAbsolute(data) ? data : path.join(os.homedir(), '.local/share'), 'minirun');
+}
 
 /** Moves the state directory (`--root`, `MINIRUN_ROOT`); before anything reads it. */
 export function setStateRoot(directory: string): void {
@@ -34,6 +42,8 @@ export const paths = {
   hostRoutes: () => path.join(root, 'host-routes.json'),
   changing: () => path.join(root, 'changing.json'),
   marker: () => path.join(root, 'schema.json'),
+  /** Of the machine in small in which an ordinary user's containers are: `src/rootless/`. */
+  machine: () => path.join(root, 'machine'),
 };
 
 /** The folders of the state directory. */

@@ -81,7 +81,7 @@ async function mark(): Promise<void> {
  * Looks who may write the state directory. With access to it one is root: its files name commands that are run to undo
  * something, and programs with the setuid bit lie in images (CVE-2021-41091).
  */
-function checkPlace(): string[] {
+export function checkPlace(): string[] {
   const root = stateRoot();
   let stat: fs.Stats | undefined;
   try {

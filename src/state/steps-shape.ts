@@ -31,6 +31,13 @@ const removable: Shape = {
   },
 };
 
+/** What is written to as a word is a cgroup's, and so is what is removed as one. */
+const cgroupPath: Shape = {
+  wrong: (value) =>
+    absolutePath.wrong(value) ??
+    ((value as string).startsWith('/sys/fs/cgroup/') ? undefined : ': not below /sys/fs/cgroup'),
+};
+
 /** Each kind of command with its fields. */
 type Of<Tool extends HostCommand['tool']> = Extract<HostCommand, { tool: Tool }>;
 
@@ -49,9 +56,19 @@ const shapes: { [Tool in HostCommand['tool']]: ObjectShape<Of<Tool>> } = {
   run: object<Of<'run'>>({ tool: anything, netns, argv, lane: optional(oneOf('firewall')) }),
   daemon: object<Of<'daemon'>>({ tool: anything, netns, argv, pidFile: absolutePath, optional: optional(flag) }),
   end: object<Of<'end'>>({ tool: anything, pidFile: absolutePath, group: optional(oneOf(true)) }),
+  forward: object<Of<'forward'>>({
+    tool: anything,
+    socket: absolutePath,
+    protocol: wordOf<'tcp' | 'udp'>({ tcp: true, udp: true }),
+    hostIp: word,
+    hostPort: count,
+    remove: optional(oneOf(true)),
+  }),
   file: object<Of<'file'>>({ tool: anything, path: absolutePath, content: text, mode: count }),
   mkdir: object<Of<'mkdir'>>({ tool: anything, path: absolutePath, mode: count }),
   remove: object<Of<'remove'>>({ tool: anything, path: removable, ifEmpty: optional(oneOf(true)) }),
+  write: object<Of<'write'>>({ tool: anything, path: cgroupPath, value: word, optional: optional(oneOf(true)) }),
+  rmcgroup: object<Of<'rmcgroup'>>({ tool: anything, path: cgroupPath }),
   process: object<Of<'process'>>({ tool: anything, script: text }),
 };
 

@@ -3,11 +3,13 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { expectOrderlyEvents } from '../support/events.ts';
 import { FaultyRegistry } from '../support/faulty-registry.ts';
+import { reap } from '../support/faults.ts';
 import { archiveOf } from '../support/oci-layout.ts';
 import { settledSnapshot } from '../support/leaks.ts';
 import { missingWorld, skipOrFail } from '../support/skip.ts';
 import { expectSoundStore, halfDone } from '../support/store.ts';
 import { tar } from '../support/tar-writer.ts';
+import { Witness } from '../support/witness.ts';
 import {
   createWorld,
   expectNoLeak,
@@ -161,6 +163,36 @@ const usernsSubjects: Subject[] = [
   },
 ];
 
+/** Of limits: whatever has been cut short, the container can be paused, continued and killed, and leaves no cgroup. */
+const alone = `run -d --name victim --network none ${sleeper.join(' ')}`;
+const obeys =
+  'minirun unpause victim >/dev/null 2>&1 || :; minirun pause victim >/dev/null; minirun unpause victim >/dev/null; minirun exec victim true';
+const limitSubjects: Subject[] = [
+  {
+    name: 'run with limits',
+    command: ['run', '-d', '--name', 'victim', '--network', 'none', '-m', '64m', '--pids-limit', '50', ...sleeper],
+    after: removal,
+    undone: true,
+    every: 5,
+  },
+  { name: 'pause', before: alone, command: ['pause', 'victim'], after: removal, every: 2, heals: obeys },
+  {
+    name: 'update',
+    before: alone,
+    command: ['update', '-m', '64m', 'victim'],
+    after: removal,
+    every: 3,
+    heals: `minirun update -m 64m --pids-limit 60 victim >/dev/null; [ "$(minirun inspect -f '{{.HostConfig.Memory}}' victim)" = 67108864 ]`,
+  },
+  {
+    name: 'rm -f of a paused one',
+    before: `${alone}; minirun pause victim`,
+    command: ['rm', '-f', 'victim'],
+    after: removal,
+    every: 5,
+  },
+];
+
 const isKilled = (result: Result) => result.signal === 'SIGKILL' || result.code === 137;
 const hasFailed = (result: Result) => result.stderr.includes('injected fault');
 
@@ -181,6 +213,23 @@ describe.skipIf(skipOrFail(missingWorld()))('crash safety', () => {
         process.stderr.write(`${mode}, ${inhabited ? 'inhabited' : 'empty'}: ${counts.join(', ')}\n`);
       }, 240_000);
     }
+  }
+});
+
+describe.skipIf(skipOrFail(missingWorld()))('crash safety of limits', () => {
+  for (const mode of ['kill', 'fail'] as const) {
+    test.concurrent(`${mode} at every boundary of what limits and pauses`, async () => {
+      await using world = await createWorld();
+      await warmUp(world);
+      const clean = await settledSnapshot(world);
+      const counts: string[] = [];
+      for (const subject of limitSubjects) {
+        const count = await iterate(world, subject, mode, clean);
+        counts.push(`${subject.name} ${count}`);
+        expect(count).toBeGreaterThan(1);
+      }
+      process.stderr.write(`${mode}, limits: ${counts.join(', ')}\n`);
+    }, 120_000);
   }
 });
 
@@ -344,20 +393,6 @@ async function iterate(
   throw new Error(`${subject.name} does not come to an end`);
 }
 
-/** Ends the container `victim` as if its supervisor did, which then becomes `minirun reap` with that environment. */
-async function reap(world: World, env: Record<string, string>): Promise<Result> {
-  const id = fs.readlinkSync(path.join(world.root, 'names/victim'));
-  const file = path.join(world.root, 'containers', id, 'state.json');
-  const state = JSON.parse(fs.readFileSync(file, 'utf8')) as { init: { pid: number }; owner: object & { pid: number } };
-  const supervisor = await world.host.spawn(['sh', '-c', 'read go; exec minirun reap "$0"', id], { env });
-  const stat = fs.readFileSync(world.host.path(`/proc/${supervisor.innerPid}/stat`), 'latin1');
-  const start = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]);
-  await world.sh(`kill -KILL ${state.owner.pid} ${state.init.pid}`);
-  fs.writeFileSync(file, JSON.stringify({ ...state, owner: { pid: supervisor.innerPid, start } }));
-  supervisor.write('\n');
-  return supervisor.exit;
-}
-
 /** Whether what the command makes is there for good; a supervisor may just be taking it down. */
 async function stands(world: World): Promise<boolean> {
   if (fs.existsSync(path.join(world.root, 'networks/net.json'))) return true;
@@ -384,45 +419,4 @@ async function ok(world: World, command: string): Promise<void> {
 async function warmUp(world: World): Promise<void> {
   await ok(world, 'run --rm busybox true');
   await ok(world, 'system reconcile');
-}
-
-/** A container that must not notice anything. */
-class Witness {
-  private constructor(
-    private readonly world: World,
-    private readonly state: string,
-    private readonly address: string,
-  ) {}
-
-  static async start(world: World): Promise<Witness> {
-    const script = 'mkdir /www; echo here > /www/index.html; exec httpd -f -p 80 -h /www';
-    const result = await world.run(['run', '-d', '--name', 'witness', 'busybox', 'sh', '-c', script]);
-    if (result.code !== 0) throw new Error(result.stderr);
-    const file = path.join(world.root, 'containers', result.stdout.trim(), 'state.json');
-    const { endpoints } = JSON.parse(fs.readFileSync(file, 'utf8')) as { endpoints: { ipv4: { address: string } }[] };
-    const address = endpoints[0]?.ipv4.address ?? '';
-    const witness = new Witness(world, file, address);
-    witness.seen = await witness.look();
-    return witness;
-  }
-
-  private seen = '';
-
-  private async look(): Promise<string> {
-    const { init, owner, netns, endpoints, status } = JSON.parse(fs.readFileSync(this.state, 'utf8')) as Record<
-      string,
-      { pid: number }
-    >;
-    const namespace = fs.readlinkSync(this.world.host.path(`/proc/${init?.pid}/ns/net`));
-    const named = fs.statSync(this.world.host.path('/run/netns/witness')).ino;
-    const link = await this.world.sh('ip -n witness -o addr show eth0');
-    return JSON.stringify({ init, owner, netns, endpoints, status, namespace, named, link: link.replace(/\s+/g, ' ') });
-  }
-
-  /** The same processes, namespace and address as ever; the host reaches it, and it reaches the internet. */
-  async check(): Promise<void> {
-    expect(await this.look()).toBe(this.seen);
-    const script = `timeout 5 busybox wget -q -O - http://${this.address}/; ip netns exec witness timeout 5 busybox wget -q -O - http://${internetAddress}/`;
-    expect(await this.world.sh(script)).toBe('here\n203.0.113.2\n');
-  }
 }

@@ -27,7 +27,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? missingTool('tcpdump', 'ping')))('u
   });
   afterEach(async () => {
     await world.sh('minirun rm -f -v -a >/dev/null');
-    await expectNoLeak(before, world);
+    await expectNoLeak(before, world, { timeout: 15_000 });
   });
   afterAll(async () => {
     await world?.destroy();
@@ -195,6 +195,40 @@ describe.skipIf(skipOrFail(missingWorld() ?? missingTool('tcpdump', 'ping')))('u
     );
     expect(rootfs).toMatchObject({ code: 0, stdout: '3:4\n0:0\n' });
     await world.sh(`rm -r ${world.directory}/root`);
+  });
+
+  test('where nothing can map owners, the files are given to its ids, and what that costs is said', async () => {
+    const env = { MINIRUN_FAULT: 'no-idmap' };
+    const words = 'run --name given --userns auto --network none -v /vol busybox sh -c'.split(' ');
+    const look = 'stat -c %u:%g / /bin/sh /etc/hosts /vol; touch /vol/x; echo x >/new; chown 5:6 /new; chmod 4755 /new';
+    const first = await world.run([...words, look], { env });
+    expect(first).toMatchObject({ code: 0, stdout: '0:0\n0:0\n0:0\n0:0\n' });
+    expect(first.stderr).toMatch(
+      /^minirun: warning: copied all \d+ files of the image \(\d+\.\d MB\) into the container, so that they belong/,
+    );
+    const [id] = fs.readdirSync(path.join(world.root, 'containers'));
+    const upper = path.join(world.root, 'containers', id as string, 'upper');
+    const { uid } = fs.statSync(path.join(upper, 'bin'));
+    expect(uid).toBeGreaterThanOrEqual(0x78000000);
+    expect(ownerOf(path.join(upper, 'new'))).toBe(`${uid + 5}:${uid + 6}`);
+    // From outside it is as if they belonged to whom they belong to inside.
+    await world.sh(
+      `echo y >${world.directory}/y; minirun cp -q ${world.directory}/y given:/y; minirun cp -q -a given:/new ${world.directory}/new; minirun commit given kept >/dev/null`,
+    );
+    expect([ownerOf(path.join(upper, 'y')), ownerOf(path.join(world.directory, 'new'))]).toEqual([
+      `${uid}:${uid}`,
+      '5:6',
+    ]);
+    expect(await world.sh('minirun export given | tar --numeric-owner -tv new y 2>/dev/null || :')).toMatch(
+      /^-rwsr-xr-x 5\/6 .* new\n.* 0\/0 .* y\n$/,
+    );
+    const kept = await world.run('run --rm --network none kept stat -c %u:%g:%a /new /bin/sh'.split(' '));
+    expect(kept.stdout).toMatch(/^5:6:4755\n0:0:/);
+    // It stays so, and is said once.
+    expect(await world.run(['start', '-a', 'given'], { env })).toMatchObject({ code: 0, stderr: '' });
+    await world.sh(
+      `rm ${world.directory}/y ${world.directory}/new; minirun rm -v given >/dev/null; minirun rmi kept >/dev/null`,
+    );
   });
 
   test('networks, links and looking at packets', async () => {

@@ -55,7 +55,8 @@ export async function takeSnapshot(host: Machine, root: string): Promise<Snapsho
         !['networks/minirun0.json', 'apparmor-minirun-default'].includes(name) && !name.startsWith('owners/boot-'),
     ),
     run: runtimeFiles(host.path('/run/minirun')),
-    cgroups: directories(host.path('/sys/fs/cgroup')),
+    // The directory that holds those of containers stays: it has nothing of its own.
+    cgroups: directories(host.path('/sys/fs/cgroup')).filter((each) => path.basename(each) !== 'minirun'),
     processes: processes(host),
   };
 }

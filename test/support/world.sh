@@ -50,6 +50,15 @@ make_cgroups() {
   done
 }
 
+# What a test has frozen cannot die. Version 1 and 2.
+thaw_cgroups() {
+  cgroups | while read -r _ group; do
+    [ -d "$group" ] || continue
+    find "$group" -depth -name freezer.state | while read -r file; do echo THAWED > "$file" || true; done
+    find "$group" -mindepth 2 -depth -name cgroup.freeze | while read -r file; do echo 0 > "$file" || true; done
+  done
+}
+
 remove_cgroups() {
   cgroups | while read -r _ group; do
     [ ! -d "$group" ] || find "$group" -depth -type d -exec rmdir {} \; 2> /dev/null || true
@@ -76,6 +85,7 @@ clean() {
   # Its first process is killed, not unshare: that one ends when all processes of the machine have.
   # shellcheck disable=SC2086 # lists of pids
   kill -KILL $first_processes $starting $watcher || true
+  thaw_cgroups
   for child in $children; do wait "$child" || true; done
   remove_cgroups
   rm -rf "$dir"
@@ -97,7 +107,7 @@ keep() {
   last=${children##* }
   wire "$host" "$internet"
   # The test process holds the other end of fd 3, and never writes.
-  { cat <&3 > /dev/null; kill -KILL "$host" "$internet"; } > /dev/null 2>&1 &
+  { cat <&3 > /dev/null; kill -KILL "$host" "$internet"; thaw_cgroups; } > /dev/null 2>&1 &
   watcher=$!
   # Standard output stays open: its end tells the test process that all is cleaned up.
   echo "$host $internet"

@@ -23,6 +23,8 @@ import { macAddress, networkOptions, parseAttachments } from '../../src/network/
 import { parsePublish } from '../../src/network/ports.ts';
 import { parseRoute, routeText } from '../../src/network/route.ts';
 import { parseDelay, parseLoss, parseRate } from '../../src/network/shape.ts';
+import { type Circumstances, readDockerProfile } from '../../src/seccomp/docker.ts';
+import { seccompFilter } from '../../src/seccomp/index.ts';
 import { parseSettings } from '../../src/state/settings.ts';
 import { fuzzing } from '../support/fuzz.ts';
 
@@ -142,6 +144,7 @@ const parsers: Record<string, (text: string, more: string[]) => unknown> = {
   checkHostname: options.checkHostname,
   checkUser: options.checkUser,
   parseSecurityOptions: (_, more) => parseSecurityOptions(more),
+  readDockerProfile: (text) => readDockerProfile('p.json', text, machine),
   adjustCapabilities: (text, more) => adjustCapabilities(more, [text]),
   parseAddress: (text) => address.parseAddress(text),
   parseSubnet: address.parseSubnet,
@@ -184,6 +187,8 @@ const parsers: Record<string, (text: string, more: string[]) => unknown> = {
   renderTemplate: (text) => renderTemplate(text, { Name: 'x', List: [1], Map: { a: 1 } }),
 };
 
+const machine: Circumstances = { capabilities: [], machine: 'x64', kernel: '6.12' };
+
 describe('whatever a parser is given, it gives a value or a MinirunError', () => {
   test.each(Object.keys(parsers))('%s', (name) => {
     fc.assert(
@@ -195,6 +200,44 @@ describe('whatever a parser is given, it gives a value or a MinirunError', () =>
           // Nothing of JavaScript's in what the user reads, unless it was given.
           if (!`${text}${more.join()}`.includes('undefined'))
             expect(error.message).not.toMatch(/undefined|\[object|NaN/);
+        }
+      }),
+      fuzzing(3),
+    );
+  });
+
+  test('a seccomp profile, which then can be compiled', () => {
+    const word = fc.constantFrom(
+      'SCMP_ACT_ALLOW',
+      'SCMP_ACT_ERRNO',
+      'SCMP_CMP_EQ',
+      'SCMP_CMP_MASKED_EQ',
+      'mkdir',
+      'X',
+      '',
+    );
+    const value = fc.oneof(fc.jsonValue(), fc.nat(70), word, fc.maxSafeNat());
+    const argument = fc.record({ index: fc.nat(6), value, valueTwo: value, op: word }, { requiredKeys: [] });
+    const rule = fc.record(
+      {
+        names: fc.array(word, { maxLength: 3 }),
+        action: word,
+        errnoRet: fc.nat(5000),
+        args: fc.array(argument, { maxLength: 3 }),
+      },
+      { requiredKeys: ['names', 'action'] },
+    );
+    const profile = fc.record({
+      defaultAction: word,
+      syscalls: fc.oneof(fc.array(rule, { maxLength: 4 }), fc.jsonValue()),
+    });
+    fc.assert(
+      fc.property(fc.oneof(profile, fc.jsonValue()), (content) => {
+        try {
+          const { profile: read } = readDockerProfile('p.json', JSON.stringify(content), machine);
+          expect(seccompFilter(read, []).program.byteLength).toBeGreaterThan(0);
+        } catch (error) {
+          if (!(error instanceof MinirunError)) throw error;
         }
       }),
       fuzzing(3),

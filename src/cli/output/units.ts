@@ -35,3 +35,16 @@ export function humanSize(bytes: number, digits = 4): string {
   // three digits.
   return `${Number(size.toPrecision(digits))}${SIZE_UNITS[unit] ?? ''}`;
 }
+
+const BINARY_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB'] as const;
+
+/** A number of bytes in powers of 1024, as Docker prints memory: `0B`, `1.5MiB`. */
+export function binarySize(bytes: number): string {
+  let size = bytes;
+  let unit = 0;
+  while (size >= 1024 && unit < BINARY_UNITS.length - 1) {
+    size /= 1024;
+    unit += 1;
+  }
+  return `${Number(size.toPrecision(4))}${BINARY_UNITS[unit] ?? ''}`;
+}

@@ -5,6 +5,8 @@ import path from 'node:path';
 import fc from 'fast-check';
 import {
   definitionShape,
+  idReservationsShape,
+  ownersShape,
   routesFileShape,
   specShape,
   stateShape,
@@ -102,6 +104,8 @@ describe('a sound file', () => {
       [kinds.routes, routesFileShape],
       [kinds.network, networkShape],
       [kinds.ports, reservationsShape],
+      [kinds.ids, idReservationsShape],
+      [kinds.owners, ownersShape],
       [kinds.link, linkShape],
       [kinds.hostRoutes, hostRoutesShape],
       [kinds.changing, changeShape],
