@@ -3,17 +3,17 @@ import { MinirunError } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
 import { printable } from './output/printable.ts';
 
-const types = ['container', 'image', 'network'] as const;
+const types = ['container', 'image', 'network', 'volume'] as const;
 type Type = (typeof types)[number];
 
 /** `minirun inspect NAME...` */
 export function registerInspect(program: Command): void {
   program
     .command('inspect')
-    .summary('Show everything about containers, images and networks as JSON')
-    .argument('<names...>', 'names, ids or beginnings of ids of containers, images or networks')
+    .summary('Show everything about containers, images, networks and volumes as JSON')
+    .argument('<names...>', 'names, ids or beginnings of ids of containers, images, networks or volumes')
     .option('-f, --format <format>', '"json" or a Go template')
-    .option('--type <type>', 'look only among these: container, image or network')
+    .option('--type <type>', 'look only among these: container, image, network or volume')
     .option('-s, --size', 'taken for docker’s sake; sizes are not measured')
     .action(async (names: string[], { format, type }: { format?: string; type?: string }) => {
       if (type !== undefined && !types.includes(type as Type)) {
@@ -57,12 +57,12 @@ async function describe(name: string, kinds: readonly Type[]): Promise<object> {
     if (found !== undefined) return found;
   }
   const kind = kinds.length === 1 ? kinds[0] : undefined;
-  const list = { container: 'ps -a', image: 'images', network: 'network ls' };
+  const list = { container: 'ps -a', image: 'images', network: 'network ls', volume: 'volume ls' };
   throw new MinirunError(
     `no ${kind ?? 'object'} "${name}"`,
-    kind === undefined ? 'no container, image or network has that name or id' : 'none has that name or id',
+    kind === undefined ? 'no container, image, network or volume has that name or id' : 'none has that name or id',
     kind === undefined
-      ? 'See minirun ps -a, minirun images and minirun network ls'
+      ? 'See minirun ps -a, minirun images, minirun network ls and minirun volume ls'
       : `See minirun ${list[kind]} for those there are`,
   );
 }
@@ -86,5 +86,11 @@ const describers: Record<Type, (name: string) => Promise<object | undefined>> = 
     const { membersOf } = await import('../container/networks.ts');
     if (!listNetworks().some((each) => each.name === name || each.id.startsWith(name))) return undefined;
     return describeNetwork(findNetwork(name), membersOf);
+  },
+  async volume(name) {
+    const { listVolumes } = await import('../container/volume-store.ts');
+    const { describeVolume } = await import('./output/volumes.ts');
+    const found = listVolumes().find((volume) => volume.name === name);
+    return found === undefined ? undefined : describeVolume(found);
   },
 };

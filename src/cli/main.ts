@@ -107,6 +107,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Add, remove and list routes of containers and of the host',
     load: async () => (await import('./route.ts')).registerRoute,
   },
+  volume: {
+    summary: 'Create, list, show and remove volumes',
+    load: async () => (await import('./volume.ts')).registerVolume,
+  },
   image: {
     summary: 'List, show, fetch, name and remove images',
     load: async () => (await import('./image.ts')).registerImage,

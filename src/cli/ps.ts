@@ -34,7 +34,7 @@ export function registerPs(program: Command): void {
     .option('--no-trunc', 'whole ids and commands')
     .option(
       '-f, --filter <key=value>',
-      'id, name, label, status, exited, health, network or ancestor (repeatable)',
+      'id, name, label, status, exited, health, network, volume or ancestor (repeatable)',
       collect,
       [],
     )
@@ -79,6 +79,8 @@ async function filtersFor(given: readonly string[]): Promise<Record<string, Filt
   // Images and networks are looked up only when somebody asks for them.
   const asksFor = (key: string) => given.some((text) => text.trim().toLowerCase().startsWith(key));
   const findImage = asksFor('ancestor') ? (await import('../image/store.ts')).findImage : () => undefined;
+  const { readSpec } = asksFor('volume') ? await import('../container/store.ts') : { readSpec: undefined };
+  const mountsOf = (id: string) => readSpec?.(id).mounts.filter(({ type }) => type === 'bind') ?? [];
   const networks = asksFor('network') ? (await import('../network/store.ts')).listNetworks() : [];
   const name = patternFilter<Container>(({ definition }) => definition.name);
   // Docker's names begin with a slash, and scripts write ^/web$.
@@ -101,6 +103,11 @@ async function filtersFor(given: readonly string[]): Promise<Record<string, Filt
         networkNames(definition).some(
           (name) => name === value || networks.some((each) => each.name === name && each.id.startsWith(value)),
         ),
+    },
+    volume: {
+      matches: ({ definition }, value) =>
+        definition.volumes?.some(({ name, destination }) => name === value || destination === value) === true ||
+        mountsOf(definition.id).some(({ source, destination }) => source === value || destination === value),
     },
     ancestor: {
       matches: ({ definition: { image, imageId } }, value) =>

@@ -21,12 +21,15 @@ function containerOptions(command: Command): Command {
     .option('-e, --env <name=value>', 'set a variable (repeatable)', collect)
     .option('--env-file <file>', 'read variables from a file (repeatable)', collect)
     .option(
-      '-v, --volume <[source:]target[:ro]>',
-      'mount a directory of the host, or an anonymous volume (repeatable)',
+      '-v, --volume <[source:]target[:mode]>',
+      'mount a directory of the host, or a volume: NAME, or none for one that goes with the container (repeatable)',
       collect,
     )
     .option('--mount <spec>', 'type=bind,source=…,target=…[,readonly], type=tmpfs or type=volume (repeatable)', collect)
+    .option('--volumes-from <container[:ro]>', 'mount what another container has mounted (repeatable)', collect)
     .option('--tmpfs <target[:options]>', 'mount a tmpfs (repeatable)', collect)
+    .option('--shm-size <size>', 'size of /dev/shm, 64m if not given')
+    .option('--device <host[:container]>', 'give it a device of the host (repeatable)', collect)
     .option('-w, --workdir <dir>', 'working directory')
     .option('-u, --user <user[:group]>', 'user to run as: name or id')
     .option('--entrypoint <command>', "run this instead of the image's entrypoint")
@@ -253,6 +256,9 @@ function toRequest(first: string | undefined, rest: string[], options: Options, 
     volume: list('volume'),
     mount: list('mount'),
     tmpfs: list('tmpfs'),
+    volumesFrom: list('volumesFrom'),
+    device: list('device'),
+    shmSize: text('shmSize'),
     workdir: text('workdir'),
     user: text('user'),
     entrypoint: text('entrypoint'),

@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander';
 import type { Audited } from '../container/audit.ts';
 import { MinirunError } from '../errors.ts';
 import { printable } from './output/printable.ts';
+import type { Pruned } from './output/pruned.ts';
 
 /** `minirun system COMMAND` */
 export function registerSystem(program: Command): void {
@@ -55,10 +56,11 @@ function registerPrune(system: Command): void {
       if (!force && !(await confirmed(warning))) return;
       const { reconcileFirst } = await import('./each.ts');
       await reconcileFirst();
+      const { printPruned } = await import('./output/pruned.ts');
       const { pruneContainers, pruneVolumes } = await import('../container/prune.ts');
-      let reclaimed = await section('Deleted Containers', pruneContainers());
-      await section('Deleted Networks', pruneNetworks());
-      if (volumes) reclaimed += await section('Deleted Volumes', pruneVolumes());
+      let reclaimed = await printPruned('Deleted Containers', pruneContainers());
+      await printPruned('Deleted Networks', pruneNetworks());
+      if (volumes) reclaimed += await printPruned('Deleted Volumes', pruneVolumes());
       const { pruneImages } = await import('../image/collect.ts');
       const { imageUser } = await import('../container/image-users.ts');
       const { unwanted } = await import('./output/prune.ts');
@@ -69,28 +71,6 @@ function registerPrune(system: Command): void {
       printRemoval(removal);
       process.stdout.write(`Total reclaimed space: ${humanSize(reclaimed + removal.reclaimed)}\n`);
     });
-}
-
-/** Something that was removed, or why not. */
-type Pruned = { name: string; size: number } | MinirunError;
-
-/** Prints what goes as it goes. @returns bytes */
-async function section(title: string, removals: AsyncIterable<Pruned>): Promise<number> {
-  let bytes = 0;
-  let isBegun = false;
-  for await (const removal of removals) {
-    if (removal instanceof MinirunError) {
-      process.stderr.write(`minirun: ${printable(removal.message)}\n`);
-      process.exitCode = 1;
-      continue;
-    }
-    if (!isBegun) process.stdout.write(`${title}:\n`);
-    isBegun = true;
-    bytes += removal.size;
-    process.stdout.write(`${removal.name}\n`);
-  }
-  if (isBegun) process.stdout.write('\n');
-  return bytes;
 }
 
 async function* pruneNetworks(): AsyncGenerator<Pruned> {

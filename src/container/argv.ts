@@ -5,13 +5,17 @@ import { stateRoot } from '../state/paths.ts';
  * The command that makes the container's namespaces and runs init as pid 1 of the new pid namespace. The network
  * namespace is not made here but named by `ip netns add`, in the same `ip -batch` that wires it while init starts;
  * init enters it on `go` (docs/adr/0001).
+ *
+ * @param keepsPropagation leave mounts in touch with those of the host: init then sees to it that only those are that
+ *   were asked for
  */
-export function unshareArgv(user?: InUserNamespace): string[] {
+export function unshareArgv(user?: InUserNamespace, keepsPropagation = false): string[] {
   return [
     ...(user === undefined ? [] : enterArgv(user)),
     'unshare',
     '--pid',
     '--mount',
+    ...(keepsPropagation ? ['--propagation', 'unchanged'] : []),
     '--uts',
     '--ipc',
     '--cgroup',

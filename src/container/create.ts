@@ -21,7 +21,7 @@ import { writeJson } from '../state/json.ts';
 import { settled } from '../state/lock.ts';
 import { nameOfContainer } from '../state/names.ts';
 import { paths } from '../state/paths.ts';
-import { type ContainerState, type Definition, restingState, type Volume } from './definition.ts';
+import { type ContainerState, type Definition, restingState } from './definition.ts';
 import { recordContainer } from './events.ts';
 import { deleteContainer } from './finish.ts';
 import {
@@ -33,19 +33,17 @@ import {
   parseEnv,
   parseEnvFile,
   parseLabel,
-  parseMount,
   parseRestart,
   parseSignal,
   parseSysctl,
-  parseTmpfs,
   parseUlimit,
-  parseVolume,
-  volumeMount,
 } from './options.ts';
 import { checkCommand } from './health.ts';
 import { healthActionOf, healthcheckOf, type HealthRequest } from './health-options.ts';
 import type { LimitRequest, Limits } from './limits.ts';
-import type { OciMount, OciSpec } from './oci.ts';
+import { parseShmSize } from './mount-options.ts';
+import { planMounts } from './mounts.ts';
+import type { OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
 import { defaultUserns, isInHostUserNamespace, parseUserns } from './user-namespace.ts';
 import { warningAboutNames } from './names.ts';
@@ -58,7 +56,7 @@ import { thermalThrottlePaths } from './system-paths.ts';
 import { openFilesHardLimit } from './start.ts';
 import { containerFiles, findId, namePattern, readContainer, reserveName, writeState } from './store.ts';
 import { readTextFile } from './text-file.ts';
-import { makeVolumes, volumeData } from './volumes.ts';
+import { makeVolumes } from './volumes.ts';
 
 /** What `run` and `create` take, as it was typed; docker's names. Lists are empty when an option was not given. */
 export interface ContainerRequest {
@@ -70,6 +68,9 @@ export interface ContainerRequest {
   volume: string[];
   mount: string[];
   tmpfs: string[];
+  volumesFrom: string[];
+  device: string[];
+  shmSize?: string;
   workdir?: string;
   user?: string;
   entrypoint?: string;
@@ -138,10 +139,12 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const name = request.name === undefined ? undefined : checkName(request.name.replace(/^\//, ''), namePattern);
   const { network, attachments } = checkNetworks(request);
   const ownNetwork = hasOwnNetwork({ network });
-  const mounts = checkedMounts(request);
+  const planned = planMounts(request, process.cwd());
+  const shmSize = request.shmSize === undefined ? undefined : parseShmSize(request.shmSize);
   const options = parseSecurityOptions(request.securityOpt);
   const capabilities = adjustCapabilities(request.capAdd, request.capDrop);
   const userns = usernsOf(request.userns, network);
+  if (userns !== undefined) planned.refusePropagation();
   const rlimits = request.ulimit.map(parseUlimit);
   const limits = await checkedLimits(request);
   const sysctl = Object.fromEntries([
@@ -194,7 +197,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   }
   const config = image?.config ?? {};
   const healthcheck = healthcheckOf(request.health, config.Healthcheck);
-  const volumes = volumesOf(config, mounts, request.image);
+  const { mounts, volumes, devices } = planned.complete(Object.keys(config.Volumes ?? {}), request.image);
   const entrypoint =
     request.entrypoint === undefined
       ? (config.Entrypoint ?? [])
@@ -243,7 +246,9 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     ...(userns === undefined ? {} : { userns }),
     labels: { ...config.Labels, ...labels },
     exposedPorts: [...new Set([...Object.keys(config.ExposedPorts ?? {}), ...exposed])],
-    volumes: volumes.used,
+    volumes,
+    ...(request.volumesFrom.length > 0 ? { volumesFrom: request.volumesFrom } : {}),
+    ...(shmSize === undefined ? {} : { shmSize }),
     ...(limits.nanoCpus === undefined ? {} : { nanoCpus: limits.nanoCpus }),
     healthcheck,
     ...(request.words === undefined ? {} : { typed: { words: request.words, directory: process.cwd() } }),
@@ -275,7 +280,9 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     rlimits,
     limits,
     sysctl,
-    mounts: volumes.mounts,
+    mounts,
+    devices,
+    shmSize,
     etc: { hosts: files.hosts, hostname: files.hostname, resolvConf: files.resolvConf },
     init,
     labels: definition.labels,
@@ -388,33 +395,6 @@ function stopSignalOf({ StopSignal: signal }: ImageConfig, image = ''): number {
   }
 }
 
-/** The user's mounts and the volumes that the image wants where the user mounts nothing. */
-function volumesOf(
-  { Volumes: places = {} }: ImageConfig,
-  given: readonly OciMount[],
-  image = '',
-): { mounts: OciMount[]; used: Volume[] } {
-  const wanted = new Set(Object.keys(places ?? {}).map((place) => path.posix.resolve('/', place)));
-  if (wanted.has('/')) {
-    throw new MinirunError(
-      `cannot run image "${image}"`,
-      'it declares its whole root as a volume',
-      'Build it with a VOLUME that names a directory',
-      { code: 125 },
-    );
-  }
-  for (const { destination } of given) wanted.delete(destination);
-  const used: Volume[] = [];
-  const mounts = [...given, ...[...wanted].map((place) => volumeMount(place, []))].map((mount): OciMount => {
-    if (mount.type !== 'volume') return mount;
-    const name = randomBytes(32).toString('hex');
-    used.push({ name, destination: mount.destination, copy: !mount.options.includes('nocopy') });
-    const options = mount.options.filter((option) => option !== 'nocopy');
-    return { ...mount, type: 'bind', source: volumeData(name), options };
-  });
-  return { mounts, used };
-}
-
 /** `--platform`, read only when it is given. */
 async function parsedPlatform(text: string | undefined): Promise<Platform | undefined> {
   if (text === undefined) return undefined;
@@ -431,36 +411,6 @@ async function imageOf(request: ContainerRequest): Promise<Image> {
   });
   if (image.standIn !== undefined) request.notice(`warning: ${image.standIn}`);
   return image;
-}
-
-function checkedMounts(request: ContainerRequest): OciMount[] {
-  const directory = process.cwd();
-  const mounts = [
-    ...request.volume.map((text) => parseVolume(text, directory)),
-    ...request.mount.map((text) => parseMount(text, directory)),
-    ...request.tmpfs.map(parseTmpfs),
-  ];
-  const seen = new Set<string>();
-  for (const mount of mounts) {
-    if (seen.has(mount.destination)) {
-      throw new MinirunError(
-        `duplicate mount point ${mount.destination}`,
-        'two mounts name it',
-        'Leave one of them out',
-        { code: 125 },
-      );
-    }
-    seen.add(mount.destination);
-    if (mount.type === 'bind' && !fs.existsSync(mount.source)) {
-      throw new MinirunError(
-        `cannot mount ${mount.source}`,
-        'there is no such file or directory on this machine',
-        `Create it first: mkdir -p ${mount.source}`,
-        { code: 125 },
-      );
-    }
-  }
-  return mounts;
 }
 
 /** `-p` as far as it makes sense for these networks. */

@@ -11,14 +11,20 @@ export interface RestartPolicy {
   maximum: number;
 }
 
-/** An anonymous volume: made with its container, mounted in no other. */
+/** A volume that a container has. */
 export interface Volume {
-  /** 64 hexadecimal digits. */
+  /** Its name: 64 hexadecimal digits when it has none of its own. */
   name: string;
   /** Where the container has it. */
   destination: string;
-  /** What the image has there is copied into it. */
+  /** What the image has there is copied into it when it is empty. */
   copy: boolean;
+  /** It has a name of its own, and outlives its containers. */
+  named?: true;
+  /** It came with another container (`--volumes-from`). */
+  from?: true;
+  /** For a volume that is made with this use of it. */
+  make?: { options: Record<string, string>; labels: Record<string, string> };
 }
 
 /**
@@ -75,6 +81,10 @@ export interface Definition {
   /** Those of the image and of `--expose`: `80/tcp`. Absent in containers of an older minirun, as what follows. */
   exposedPorts?: string[];
   volumes?: Volume[];
+  /** `--volumes-from`, as it was given. */
+  volumesFrom?: string[];
+  /** `--shm-size`, bytes. */
+  shmSize?: number;
   /** `--cpus` in billionths, to be shown; what it stands for is in the spec. */
   nanoCpus?: number;
   /** What could be read of a file that was damaged: enough to look at the container and to remove it, not to start it. */

@@ -16,16 +16,17 @@ import { explainConfinement } from './apparmor.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Draft } from './create.ts';
 import type { ExplainedUserNamespace } from './explain-user-namespace.ts';
-import type { Definition } from './definition.ts';
+import type { Definition, Volume } from './definition.ts';
 import { hostsContent, planFiles, resolversFor } from './etc.ts';
 import { checksStep, planChecks } from './health-checks.ts';
 import { type Place, planContainerNames } from './names.ts';
 import { namespaceName, networkOf } from './networking.ts';
 import type { OciMount, OciSpec } from './oci.ts';
+import { isPropagated } from './propagation.ts';
 import { planPublished, portRequests, proposeFor } from './publish.ts';
 import { interfaceSysctls } from './spec.ts';
 import { containerFiles, readSpec, readSteps, requireContainer } from './store.ts';
-import { volumeData } from './volumes.ts';
+import { volumeData } from './volume-store.ts';
 
 /** `run --explain`: everything that running the draft would do, without doing any of it. */
 export async function explainRun(draft: Draft, detach: boolean): Promise<string> {
@@ -170,12 +171,13 @@ function fileSteps(
     ...(definition.rootfs === undefined ? [] : [folder]),
     ...planFiles({ definition }, spec.hostname, resolversFor(definition)),
   ];
-  const volumes = (definition.volumes ?? []).map(
-    ({ name, destination }): Step => ({
+  const isKept = ({ name }: Volume) => spec.mounts.some(({ source }) => source === volumeData(name));
+  const volumes = (definition.volumes ?? []).filter(isKept).map(
+    ({ name, destination, named, from }): Step => ({
       id: 'volume',
       why: `A directory of its own for ${destination}: it can outlive the container.`,
       apply: [{ tool: 'mkdir', path: volumeData(name), mode: 0o755 }],
-      undo: removesVolumes ? [{ tool: 'remove', path: paths.volume(name) }] : [],
+      undo: removesVolumes && named !== true && from !== true ? [{ tool: 'remove', path: paths.volume(name) }] : [],
     }),
   );
   const files = steps.map((step, index) => ({
@@ -216,7 +218,7 @@ function processStep(
   const groups = parts.map(({ directory }) => word(directory)).join(' ');
   const command = [
     ...(groups === '' ? [] : [`sh -e -c 'for d in ${groups}; do echo $$ >$d/cgroup.procs; done; exec "$@"' join \\`]),
-    `${enter}unshare --pid --mount --uts --ipc --cgroup --fork --kill-child sh -e -c '`,
+    `${enter}unshare --pid --mount ${spec.mounts.some(isPropagated) ? '--propagation slave ' : ''}--uts --ipc --cgroup --fork --kill-child sh -e -c '`,
     ...inner.map((line) => `  ${line.replaceAll("'", "'\\''")}`),
   ];
   return {
@@ -257,7 +259,10 @@ function innerScript(
   for (const { name, destination, copy } of definition.volumes ?? []) {
     // In a user namespace the volume can be reached only as it is prepared there.
     const volume = within?.mounts.find((mount) => mount.destination === destination)?.source ?? volumeData(name);
-    if (copy) lines.push(`if [ -d ${inside(destination)} ]; then cp -a ${inside(destination)}/. ${volume}; fi`);
+    if (copy)
+      lines.push(
+        `if [ -d ${inside(destination)} ] && [ -z "$(ls -A ${volume})" ]; then cp -a ${inside(destination)}/. ${volume}; fi`,
+      );
   }
   for (const mount of within?.mounts ?? spec.mounts) {
     lines.push(...mountLines(mount, parts));
@@ -342,18 +347,29 @@ function inside(path: string): string {
   return word(path.replace(/^\//, ''));
 }
 
-function mountLines({ destination, type, source, options }: OciMount, parts: readonly Part[]): string[] {
+function mountLines({ destination, type, source, options, subpath }: OciMount, parts: readonly Part[]): string[] {
   const target = inside(destination);
   // Shows the cgroup of whoever has made the cgroup namespace as its root.
   if (type === 'cgroup' && parts.length > 0 && parts.every(({ version }) => version === 2))
     return [`mount -t cgroup2 -o ${options.join(',')} cgroup ${target}`];
   if (type === 'cgroup') return [`mount --rbind /sys/fs/cgroup ${target}`];
   if (type === 'bind') {
-    const flags = options.filter((option) => !['rbind', 'bind', 'rprivate', 'private'].includes(option));
+    const propagation = options.find((option) => /^r?(private|slave|shared)$/.test(option)) ?? 'rprivate';
+    const flags = options.filter((option) => !/^r?(bind|private|slave|shared)$/.test(option));
+    const below = flags.flatMap((flag) => (/^r(ro|nodev|noexec|nosuid)$/.test(flag) ? flag.slice(1) : []));
+    const top = flags.filter((flag) => !below.includes(flag.slice(1)));
+    const from = subpath === undefined ? source : `${source}/${subpath}`;
     return [
-      `[ -e ${target} ] || if [ -d ${word(source)} ]; then mkdir -p ${target}; else touch ${target}; fi`,
-      `mount --rbind ${word(source)} ${target}`,
-      ...(flags.length > 0 ? [`mount -o remount,bind,${flags.join(',')} ${target}`] : []),
+      `[ -e ${target} ] || if [ -d ${word(from)} ]; then mkdir -p ${target}; else touch ${target}; fi`,
+      `mount --${options.includes('rbind') ? 'rbind' : 'bind'} ${word(from)} ${target}`,
+      ...(top.length > 0 ? [`mount -o remount,bind,${top.join(',')} ${target}`] : []),
+      // mount(8) learnt to do this by itself (ro=recursive) in 2.39, and before that ignores it without a word.
+      ...(below.length > 0
+        ? [
+            `findmnt -rno TARGET -R "$PWD/"${target} | while read -r m; do mount -o remount,bind,${below.join(',')} "$m"; done`,
+          ]
+        : []),
+      ...(/private/.test(propagation) ? [] : [`mount --make-${propagation} ${target}`]),
     ];
   }
   return [`mkdir -p ${target}`, `mount -t ${type} -o ${word(options.join(','))} ${source} ${target}`];

@@ -36,6 +36,7 @@ import {
 import { stepsShape } from '../state/steps-shape.ts';
 import type { ContainerState, Definition, HealthAction, RestartPolicy, Status, Volume } from './definition.ts';
 import type { Health, HealthResult, HealthStatus } from './health-record.ts';
+import type { VolumeRecord } from './volume-store.ts';
 import type { OciMount, OciProcess, OciSpec } from './oci.ts';
 import type { IdRange } from './protocol.ts';
 
@@ -96,6 +97,22 @@ const portRequest = object<PortRequest>({
   protocol,
 });
 
+const volumeName = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
+
+/** `volume.json` */
+export const volumeShape = object<VolumeRecord>({
+  schema: oneOf(1),
+  name: textLike(volumeName),
+  created: time,
+  labels: mapOf(text),
+  options: mapOf(text),
+  anonymous: flag,
+  shared: optional(oneOf(true)),
+});
+
+/** `claim.json` of a volume */
+export const volumeClaimShape = object<ProcessRef & { boot: string }>({ pid: count, start: count, boot: text });
+
 /** `definition.json` */
 export const definitionShape = object<Definition>({
   schema: oneOf(2),
@@ -130,8 +147,19 @@ export const definitionShape = object<Definition>({
   labels: mapOf(text),
   exposedPorts: optional(words),
   volumes: optional(
-    listOf(object<Volume>({ name: textLike(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/), destination: absolutePath, copy: flag })),
+    listOf(
+      object<Volume>({
+        name: textLike(volumeName),
+        destination: absolutePath,
+        copy: flag,
+        named: optional(oneOf(true)),
+        from: optional(oneOf(true)),
+        make: optional(object<NonNullable<Volume['make']>>({ options: mapOf(text), labels: mapOf(text) })),
+      }),
+    ),
   ),
+  volumesFrom: optional(words),
+  shmSize: optional(count),
   nanoCpus: optional(count),
   healthcheck: anything,
   healthOnFailure: optional(wordOf<HealthAction>({ kill: true, restart: true, stop: true })),
@@ -291,7 +319,9 @@ export const specShape = object<SpecFile>({
   ociVersion: textLike(/^1\./),
   hostname: text,
   root: object<OciSpec['root']>({ path: absolutePath, readonly: flag }),
-  mounts: listOf(object<OciMount>({ destination: text, type: text, source: text, options: words })),
+  mounts: listOf(
+    object<OciMount>({ destination: text, type: text, source: text, options: words, subpath: optional(text) }),
+  ),
   annotations: mapOf(text),
   process: processFields,
   linux: object<Pick<OciSpec['linux'], 'cgroupsPath'>>({ cgroupsPath: optional(absolutePath) }),

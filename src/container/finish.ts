@@ -28,7 +28,7 @@ import {
   releaseName,
   writeState,
 } from './store.ts';
-import { removeVolumesOf } from './volumes.ts';
+import { removeVolumesOf } from './volume-store.ts';
 
 /** What is known of how a container ended. */
 export interface Ending {
@@ -195,6 +195,14 @@ async function takeDown(
     faultPoint('finish.lowered');
   });
   if (before.endpoints.length > 0) await attempt(keepPeersInHosts);
+  // Only where a volume is mounted on this machine, which is seldom.
+  if (fs.readFileSync('/proc/self/mountinfo', 'latin1').includes('/_data ')) {
+    await attempt(async () => {
+      const definition = readContainer(id)?.definition;
+      if (definition === undefined) return;
+      errors.push(...(await (await import('./volume-mounts.ts')).unmountVolumes(definition)));
+    });
+  }
   if (errors.length > 0) return errors;
   await attempt(conclude);
   await attempt(async () => {

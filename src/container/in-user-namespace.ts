@@ -15,7 +15,7 @@ import { containerFiles, readOwners, readState } from './store.ts';
 import type { Failure, IdRange, Shift, Shifted } from './protocol.ts';
 import type { Staged, StagingRequest } from './staging.ts';
 import { idMap } from './user-namespace.ts';
-import { volumeData } from './volumes.ts';
+import { volumeData } from './volume-store.ts';
 
 /** A user namespace that a container is about to begin in. */
 export interface UserNamespace {

@@ -6,6 +6,8 @@ import type { ContainerState, Definition } from './definition.ts';
 import { idsOf } from './id-ranges.ts';
 import { shownHealth } from './health.ts';
 import { attachmentsOf } from './networking.ts';
+import { isReadonly, usualShmSize } from './mount-options.ts';
+import { isUsers } from './mounts.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { signalName } from './options.ts';
 import { cgroupParent } from './spec.ts';
@@ -106,38 +108,32 @@ function keysOf<T>(names: readonly string[], value: T): Record<string, T> {
   return Object.fromEntries(names.toSorted().map((name) => [name, value]));
 }
 
-function describeMount({ type, source, destination, options }: OciMount, { volumes = [] }: Definition): object {
+function describeMount(mount: OciMount, { volumes = [] }: Definition): object {
+  const { type, source, destination, options } = mount;
   const volume = volumes.find((each) => each.destination === destination);
-  const isReadonly = options.includes('ro');
   return {
     Type: volume === undefined ? type : 'volume',
     ...(volume === undefined ? {} : { Name: volume.name }),
     Source: type === 'bind' ? source : '',
     Destination: destination,
     ...(volume === undefined ? {} : { Driver: 'local' }),
-    Mode: isReadonly ? 'ro' : '',
-    RW: !isReadonly,
+    Mode: isReadonly(mount) ? 'ro' : '',
+    RW: !isReadonly(mount),
     Propagation:
       volume === undefined ? (options.find((option) => /^r?(private|slave|shared)$/.test(option)) ?? '') : '',
   };
-}
-
-/** Whether the user asked for a mount: those that every container has come before the files for /etc. */
-function isUsers(mount: OciMount, directory: string): boolean {
-  if (mount.type === 'bind')
-    return !mount.source.startsWith(`${directory}/`) && mount.destination !== '/sbin/minirun-init';
-  return mount.type === 'tmpfs' && mount.destination !== '/dev' && mount.destination !== '/dev/shm';
 }
 
 function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly OciMount[]): object {
   const usual = adjustCapabilities([], []);
   const given = spec.process.capabilities.bounding;
   const binds = mounts
-    .filter(
-      ({ type, destination }) =>
-        type === 'bind' && !definition.volumes?.some((each) => each.destination === destination),
-    )
-    .map(({ source, destination, options }) => `${source}:${destination}${options.includes('ro') ? ':ro' : ''}`);
+    .filter(({ type }) => type === 'bind')
+    .flatMap((mount) => {
+      const volume = definition.volumes?.find((each) => each.destination === mount.destination);
+      if (volume !== undefined && volume.named !== true) return [];
+      return `${volume?.name ?? mount.source}:${mount.destination}${isReadonly(mount) ? ':ro' : ''}`;
+    });
   const tmpfs = mounts
     .filter(({ type }) => type === 'tmpfs')
     .map(({ destination, options }) => [destination, options.join(',')]);
@@ -152,6 +148,7 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     AutoRemove: definition.autoRemove,
     CapAdd: definition.privileged ? null : none(given.filter((name) => !usual.includes(name))),
     CapDrop: definition.privileged ? null : none(usual.filter((name) => !given.includes(name))),
+    VolumesFrom: definition.volumesFrom ?? null,
     CgroupnsMode: 'private',
     Dns: definition.dns,
     DnsOptions: definition.dnsOptions,
@@ -170,6 +167,10 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     ]),
     ...(tmpfs.length > 0 ? { Tmpfs: Object.fromEntries(tmpfs) as Record<string, string> } : {}),
     UTSMode: '',
+    ShmSize: definition.shmSize ?? usualShmSize,
+    Devices: spec.linux.devices.flatMap(({ path: place, hostPath }) =>
+      hostPath === undefined ? [] : { PathOnHost: hostPath, PathInContainer: place, CgroupPermissions: 'rwm' },
+    ),
     ...userNamespace(definition),
     ...limitsOf(definition, spec),
     Sysctls: spec.linux.sysctl,

@@ -61,8 +61,10 @@ export interface OciMount {
   destination: string;
   type: string;
   source: string;
-  /** Options as mount(8) takes them. */
+  /** Options as mount(8) takes them, and the runtime spec's for all that is mounted below as well: `rro`, `rnodev`. */
   options: string[];
+  /** Not in the spec: what of the source is mounted. Links on the way to it do not lead out of the source. */
+  subpath?: string;
 }
 
 export interface OciDevice {
@@ -71,6 +73,10 @@ export interface OciDevice {
   major: number;
   minor: number;
   fileMode: number;
+  uid?: number;
+  gid?: number;
+  /** Not in the spec: the node of the host that it is to be like. */
+  hostPath?: string;
 }
 
 export interface OciLinux {

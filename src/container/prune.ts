@@ -3,8 +3,8 @@ import { bytesBelow } from '../host/disk-usage.ts';
 import { removeContainer } from './remove.ts';
 import { isAtRest } from './status.ts';
 import { containerFiles, listContainers } from './store.ts';
-import { volumeUsage } from './usage.ts';
-import { removeVolume } from './volumes.ts';
+import { type VolumeUsage, volumeUsage } from './usage.ts';
+import { removeVolume } from './volume-store.ts';
 
 /** Something that was removed and the bytes that went with it, or why it was not. */
 type Pruned = { name: string; size: number } | MinirunError;
@@ -25,13 +25,19 @@ export async function* pruneContainers(): AsyncGenerator<Pruned> {
   }
 }
 
-/** Removes the volumes that no container has. */
-export async function* pruneVolumes(): AsyncGenerator<Pruned> {
-  for (const { name, links, size } of volumeUsage()) {
-    if (links > 0) continue;
+/**
+ * Removes the volumes that no container has, running or not.
+ *
+ * @param isWanted which of them: docker takes those without a name of their own
+ */
+export async function* pruneVolumes(
+  isWanted: (volume: VolumeUsage) => boolean = ({ anonymous }) => anonymous,
+): AsyncGenerator<Pruned> {
+  for (const volume of volumeUsage()) {
+    if (volume.links > 0 || !isWanted(volume)) continue;
     try {
-      removeVolume(name);
-      yield { name, size };
+      await removeVolume(volume.name);
+      yield { name: volume.name, size: volume.size };
     } catch (error) {
       if (!(error instanceof MinirunError)) throw error;
       yield error;

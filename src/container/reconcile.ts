@@ -20,7 +20,7 @@ import { finish } from './finish.ts';
 import { beginIndex, suspects } from './owners.ts';
 import { exitCodeOf } from './rebuild.ts';
 import { containerFiles, containerIds, isSettled, readContainer, readState } from './store.ts';
-import { sweepVolumes } from './volumes.ts';
+import { sweepVolumes } from './volume-store.ts';
 
 /**
  * Takes back what processes that were killed have left: containers whose owner is dead, addresses, networks,

@@ -1,6 +1,7 @@
 import { sysctlName } from '../network/bridge.ts';
 import type { Endpoint } from '../network/definition.ts';
 import { adjustCapabilities, capabilityNames } from './capabilities.ts';
+import { usualShmSize } from './mount-options.ts';
 import type { Limits } from './limits.ts';
 import type { OciDevice, OciLinux, OciMount, OciRlimit, OciSpec } from './oci.ts';
 import { planPaths } from './system-paths.ts';
@@ -31,6 +32,10 @@ export interface SpecInput {
   limits?: Limits;
   sysctl: Record<string, string>;
   mounts: OciMount[];
+  /** `--device`, beside those that every container has. */
+  devices?: OciDevice[];
+  /** Bytes of /dev/shm. */
+  shmSize?: number;
   /** Host files that are mounted on /etc/hosts, /etc/hostname and /etc/resolv.conf. */
   etc: { hosts: string; hostname: string; resolvConf: string };
   /** Path of a static init to run as pid 1 (`--init`). */
@@ -58,8 +63,12 @@ export const defaultDevices: readonly OciDevice[] = (
   ] as const
 ).map(([path, major, minor]) => ({ path, type: 'c' as const, major, minor, fileMode: 0o666 }));
 
+function withDefaultDevices(given: readonly OciDevice[] = []): OciDevice[] {
+  return [...defaultDevices.filter(({ path }) => !given.some((each) => each.path === path)), ...given];
+}
+
 /** The mounts that every container has, in order. */
-function systemMounts(privileged: boolean): OciMount[] {
+function systemMounts({ privileged, shmSize = usualShmSize }: SpecInput): OciMount[] {
   const ro = privileged ? [] : ['ro'];
   return [
     { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid', 'noexec', 'nodev'] },
@@ -80,7 +89,13 @@ function systemMounts(privileged: boolean): OciMount[] {
       destination: '/dev/shm',
       type: 'tmpfs',
       source: 'shm',
-      options: ['nosuid', 'noexec', 'nodev', 'mode=1777', 'size=65536k'],
+      options: [
+        'nosuid',
+        'noexec',
+        'nodev',
+        'mode=1777',
+        shmSize % 1024 === 0 ? `size=${shmSize / 1024}k` : `size=${shmSize}`,
+      ],
     },
     { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', ...ro] },
     { destination: '/sys/fs/cgroup', type: 'cgroup', source: 'cgroup', options: ['nosuid', 'noexec', 'nodev', ...ro] },
@@ -132,7 +147,7 @@ export function planSpec(input: SpecInput): OciSpec {
     },
     // An outer place comes first, or it would hide what lies inside it: a volume on /etc, the file on /etc/hosts.
     mounts: [
-      ...systemMounts(input.privileged).filter(isFree),
+      ...systemMounts(input).filter(isFree),
       ...[...[...files, ...init].filter(isFree), ...input.mounts].toSorted((a, b) => depth(a) - depth(b)),
     ],
     linux: {
@@ -141,7 +156,7 @@ export function planSpec(input: SpecInput): OciSpec {
         ...(input.idCount === undefined ? [] : (['user'] as const)),
       ].map((type) => ({ type })),
       sysctl: { ...(input.ownNetwork ? networkSysctls(input.idCount) : {}), ...input.sysctl },
-      devices: [...defaultDevices],
+      devices: withDefaultDevices(input.devices),
       ...planPaths(input),
       seccomp: input.seccomp,
       ...cgroupOf(input),

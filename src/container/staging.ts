@@ -34,7 +34,7 @@ const { symbols: libc } = dlopen(fs.existsSync('/etc/alpine-release') && fs.exis
 });
 
 /** The same numbers on every architecture. */
-const numbers = { open_tree: 428, move_mount: 429, mount_setattr: 442 };
+const numbers = { open_tree: 428, move_mount: 429, openat2: 437, mount_setattr: 442 };
 /** These not. */
 const capabilityCalls = { x64: { get: 125, set: 126 }, arm64: { get: 90, set: 91 } }[process.arch as 'x64' | 'arm64'];
 
@@ -81,6 +81,28 @@ function cloneMount(source: string, recursive: boolean): number {
   const how = OPEN_TREE_CLONE | O_CLOEXEC | (recursive ? AT_RECURSIVE : 0);
   const name = cstring(source);
   return check(Number(libc.syscall(numbers.open_tree, AT_FDCWD, ptr(name), how, 0, 0)), `open_tree ${source}`);
+}
+
+/** The same of an open file or directory. */
+function cloneOpened(fd: number, recursive: boolean): number {
+  const how = OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
+  const empty = cstring('');
+  return check(Number(libc.syscall(numbers.open_tree, fd, ptr(empty), how, 0, 0)), 'open_tree');
+}
+
+/** Opens the source of a bind; a part of it (`subpath`) with it as the root of every link, as containers may write there. */
+function openSource({ source, subpath }: OciMount): number {
+  const O_PATH = 0o10000000;
+  const whole = fs.openSync(source, O_PATH);
+  if (subpath === undefined) return whole;
+  try {
+    const inRootWithoutMagicLinks = 0x12;
+    const how = new BigUint64Array([BigInt(O_PATH | O_CLOEXEC), 0n, BigInt(inRootWithoutMagicLinks)]);
+    const name = cstring(subpath);
+    return check(Number(libc.syscall(numbers.openat2, whole, ptr(name), ptr(how), 24, 0)), `open ${subpath}`);
+  } finally {
+    fs.closeSync(whole);
+  }
 }
 
 /** Changes a mount, and with `recursive` those below it: mount_setattr(2), Linux 5.12. */
@@ -322,18 +344,22 @@ function stageBind(
 ): OciMount {
   const recursive = entry.options.includes('rbind');
   const target = `mounts/${index}`;
-  const stat = fs.statSync(entry.source, { throwIfNoEntry: false });
-  if (stat === undefined) {
+  let source: number;
+  try {
+    source = openSource(entry);
+  } catch {
+    const { subpath } = entry;
     throw new MinirunError(
       `cannot mount ${entry.destination}`,
-      `the source ${entry.source} does not exist`,
-      `Create it first: mkdir -p ${entry.source}`,
+      `the source ${subpath === undefined ? entry.source : `${subpath} in the volume`} does not exist`,
+      subpath === undefined ? `Create it first: mkdir -p ${entry.source}` : 'Create it in the volume first',
       { code: 125 },
     );
   }
-  if (stat.isDirectory()) fs.mkdirSync(`${place}/${target}`);
+  if (fs.fstatSync(source).isDirectory()) fs.mkdirSync(`${place}/${target}`);
   else fs.writeFileSync(`${place}/${target}`, '');
-  const fd = cloneMount(entry.source, recursive);
+  const fd = cloneOpened(source, recursive);
+  fs.closeSync(source);
   try {
     const isMapped =
       given.includes(entry.source) ||
@@ -342,11 +368,18 @@ function stageBind(
     if (!isMapped) foreign.push(entry.source);
     const set = entry.options.reduce((sum, option) => sum | ((flags[option] ?? 0) & 0b1111), 0);
     if (set !== 0) setAttributes(fd, set);
+    // The runtime spec's names: `rro` is `ro` for all that is mounted below as well.
+    const below = entry.options.reduce(
+      (sum, option) => sum | ((flags[option.startsWith('r') ? option.slice(1) : ''] ?? 0) & 0b1111),
+      0,
+    );
+    if (below !== 0) setAttributes(fd, below, true);
     attach(fd, target);
   } finally {
     fs.closeSync(fd);
   }
-  return { ...entry, source: target, options: ['rbind', ...entry.options.filter(isPropagation)] };
+  const { subpath: _found, ...rest } = entry;
+  return { ...rest, source: target, options: ['rbind', ...entry.options.filter(isPropagation)] };
 }
 
 /** /dev: device nodes in a file system that root of the host has mounted, which is what makes them work. */

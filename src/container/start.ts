@@ -34,6 +34,7 @@ import {
   writeState,
   writeSteps,
 } from './store.ts';
+import { isPropagated } from './propagation.ts';
 import { interfaceSysctls } from './spec.ts';
 import { supervisorArgv } from './supervisor.ts';
 
@@ -108,6 +109,8 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   if (network.kind === 'own') refuseForeignNamespace(namespaceName(definition));
   for (const stale of [files.exit, files.unshareErrors]) removeTree(stale);
   faultPoint('start.claimed');
+  if (definition.volumes?.some(({ named }) => named === true))
+    await (await import('./volume-mounts.ts')).mountVolumes(definition);
   await applySteps(planFiles({ definition }, spec.hostname, resolversFor(definition)));
   if (spec.process.apparmorProfile !== undefined || fs.existsSync('/sys/kernel/security/apparmor')) {
     const { confinement } = await import('./apparmor.ts');
@@ -121,9 +124,10 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
       ? undefined
       : await (await import('./in-user-namespace.ts')).makeUserNamespace(definition, spec, network, mode.holder);
   for (const line of user?.warnings ?? []) mode.notice?.(`warning: ${line}`);
-  const supervised = mode.foreground ? undefined : supervisorArgv(definition, user?.entry);
+  const unshare = unshareArgv(user?.entry, spec.mounts.some(isPropagated));
+  const supervised = mode.foreground ? undefined : supervisorArgv(definition, user?.entry.owner, unshare);
   const stdio: Stdio = supervised?.stdio ?? foregroundStdio(definition);
-  const child = launch(supervised?.argv ?? unshareArgv(user?.entry), initEnvironment);
+  const child = launch(supervised?.argv ?? unshare, initEnvironment);
   try {
     faultPoint('process.launched');
     const overlay =
@@ -343,9 +347,11 @@ async function claimForStart({ definition }: Container): Promise<void> {
       stoppedByUser: false,
       unannounced: undefined,
     });
-  // `run` has just made it, and nobody else touches one that is being created.
+  // `run` has just made it, and nobody else touches one that is being created. But whoever puts something into an empty
+  // volume looks, in a critical section, whether a container is about to mount it.
   const created = readState(id);
-  if (created?.status === 'creating' && isOurs(created)) return claim(created);
+  const isAlone = !definition.volumes?.some(({ named }) => named === true);
+  if (created?.status === 'creating' && isOurs(created) && isAlone) return claim(created);
   await withLock(() => {
     const state = readState(id);
     if (state === undefined) throw new MinirunError(`no container "${name}"`, 'it has just been removed');

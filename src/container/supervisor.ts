@@ -1,6 +1,6 @@
 import { ownBinary } from '../host/launch.ts';
 import { stateRoot } from '../state/paths.ts';
-import { type InUserNamespace, unshareArgv } from './argv.ts';
+import { unshareArgv } from './argv.ts';
 import type { Stdio } from './protocol.ts';
 import { loggerArgv, streamEnd } from './logger.ts';
 import type { Definition } from './definition.ts';
@@ -63,13 +63,22 @@ ${end} >&8; ${end} >&9; exec 8>&- 9>&-; wait $o; wait $e; finish $code`;
 const terminalScript = `${common}
 "$@" 2>"$dir/unshare.err" & run=$!; exec 2>/dev/null 3>&-; wait $run; finish $?`;
 
-/** The supervisor's command line and the streams that init is to use. */
-export function supervisorArgv(definition: Definition, user?: InUserNamespace): { argv: string[]; stdio: Stdio } {
+/**
+ * The supervisor's command line and the streams that init is to use.
+ *
+ * @param owner who is to have them on the host, `UID:GID`
+ * @param unshare the command that it waits for
+ */
+export function supervisorArgv(
+  definition: Definition,
+  owner?: string,
+  unshare: readonly string[] = unshareArgv(),
+): { argv: string[]; stdio: Stdio } {
   const { directory, log } = containerFiles(definition.id);
-  const tail = ['minirun-supervisor', directory, definition.id, ownBinary, stateRoot(), ...unshareArgv(user)];
+  const tail = ['minirun-supervisor', directory, definition.id, ownBinary, stateRoot(), ...unshare];
   if (definition.tty) return { argv: ['sh', '-c', terminalScript, ...tail], stdio: 'pty' };
   const loggers = { LOGGER_OUT: loggerArgv(`${log}/stdout`), LOGGER_ERR: loggerArgv(`${log}/stderr`) };
-  const script = pipedScript(definition.openStdin, loggers.LOGGER_OUT !== undefined, user?.owner)
+  const script = pipedScript(definition.openStdin, loggers.LOGGER_OUT !== undefined, owner)
     .replace('$LOGGER_OUT', () => shellWords(loggers.LOGGER_OUT))
     .replace('$LOGGER_ERR', () => shellWords(loggers.LOGGER_ERR));
   // Without -i not the host's /dev/null, which the container could change by way of its descriptor.

@@ -1,7 +1,7 @@
 import { bytesBelow } from '../host/disk-usage.ts';
 import { shownStatus } from './status.ts';
 import { type Container, containerFiles, listContainers } from './store.ts';
-import { listVolumes } from './volumes.ts';
+import { listVolumes, volumeData } from './volume-store.ts';
 
 /** What a container takes of the disk: the files it has written, not those of its image. */
 export interface ContainerUsage {
@@ -23,19 +23,22 @@ export function containerUsage(): ContainerUsage[] {
 /** What a volume takes of the disk. */
 export interface VolumeUsage {
   name: string;
+  /** Nobody gave it a name. */
+  anonymous: boolean;
+  labels: Readonly<Record<string, string>>;
   /** Containers that have it. */
   links: number;
-  /** Bytes. */
+  /** Bytes; 0 for a directory that is not minirun's. */
   size: number;
 }
 
 /** What every volume takes of the disk, by name. */
 export function volumeUsage(): VolumeUsage[] {
-  return listVolumes()
-    .map(({ name, directory, container }) => ({
-      name,
-      links: container === undefined ? 0 : 1,
-      size: bytesBelow(directory),
-    }))
-    .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  return listVolumes().map(({ name, anonymous, labels, containers }) => ({
+    name,
+    anonymous,
+    labels,
+    links: containers.length,
+    size: bytesBelow(volumeData(name)),
+  }));
 }

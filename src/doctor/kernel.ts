@@ -7,8 +7,8 @@ import { which } from '../host/launch.ts';
 import { type Check, isRoot, missing, ok, warning } from './check.ts';
 import { asRoot } from './packages.ts';
 
-/** openat2 and pidfd_getfd came with 5.6, close_range's CLOEXEC with 5.11. */
-const oldestKernel: [number, number] = [5, 11];
+/** openat2 and pidfd_getfd came with 5.6, close_range's CLOEXEC with 5.11, mount_setattr with 5.12. */
+const oldestKernel: [number, number] = [5, 12];
 
 /** What limits, `stats` and `pause` rely on. */
 const controllers: readonly Controller[] = ['memory', 'cpu', 'cpuset', 'pids', 'io', 'freezer'];
@@ -36,7 +36,7 @@ function checkVersion(): Check {
   const wanted = oldestKernel.join('.');
   return missing(
     'kernel',
-    `Linux ${release} is too old: openat2, pidfd_getfd and close_range need ${wanted}`,
+    `Linux ${release} is too old: openat2, close_range and mount_setattr need ${wanted}`,
     `boot Linux ${wanted} or newer`,
   );
 }

@@ -7,7 +7,7 @@ import * as files from './files.ts';
 import * as libc from './libc.ts';
 import { keptFlags, Rootfs } from './mounts.ts';
 import { mountOverlay } from './overlay.ts';
-import { isDirectory, Packer } from './pack.ts';
+import { isDirectory, isPortable, Packer } from './pack.ts';
 import { startTime } from './process.ts';
 import { type Entry, quote } from './tar-reader.ts';
 import { helperCapabilities, reasonOf, unpackHere } from './unpack.ts';
@@ -181,8 +181,8 @@ function write({ path: destination, source, owner, careful }: WriteFiles, where:
   const admit = (entry: Entry) => {
     entry.path = placeOf(entry.path);
     if (entry.type === 'link') entry.linkpath = placeOf(entry.linkpath);
-    // What they say is about another machine, and some would give rights here.
-    entry.xattrs = undefined;
+    // The others say something about another machine, or would give rights here.
+    for (const key of entry.xattrs?.keys() ?? []) if (!isPortable(key)) entry.xattrs?.delete(key);
     if (owner !== undefined) giveTo(owner, entry);
     if (careful) defuse(entry);
     if (owners !== undefined && entry.uid < owners.size && entry.gid < owners.size) {
@@ -191,7 +191,7 @@ function write({ path: destination, source, owner, careful }: WriteFiles, where:
     }
     return isWelcome(entry);
   };
-  send(unpackHere(0, { admit }));
+  send(unpackHere(0, { admit, losesXattrs: true }));
 }
 
 /**
@@ -259,9 +259,12 @@ function isWelcome(entry: Entry): boolean {
   throw new InitError(`cannot copy ${quote(entry.path)}`, what, 'Remove it first');
 }
 
-/** Changes the owner; as for chown(2), a program that would now run as somebody else loses its setuid and setgid bits. */
+/** Changes the owner; as for chown(2), a program that would now run as somebody else loses its setuid and setgid bits and its capabilities. */
 function giveTo({ uid, gid }: { uid: number; gid: number }, entry: Entry): void {
-  if ((entry.uid !== uid || entry.gid !== gid) && entry.type !== 'directory') entry.mode &= 0o1777;
+  if ((entry.uid !== uid || entry.gid !== gid) && entry.type !== 'directory') {
+    entry.mode &= 0o1777;
+    entry.xattrs?.delete('security.capability');
+  }
   entry.uid = uid;
   entry.gid = gid;
 }
@@ -272,4 +275,5 @@ function defuse(entry: Entry): void {
     throw new InitError(`refusing to copy ${quote(entry.path)}`, 'it is a device', 'Give -a to copy devices too');
   }
   entry.mode &= 0o1777;
+  entry.xattrs?.delete('security.capability');
 }

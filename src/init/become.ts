@@ -114,7 +114,8 @@ function enterDirectory(directory: string): void {
       'Give another one with -w',
     );
   }
-  if (!fs.readlinkSync('/proc/self/cwd').startsWith('/')) {
+  // By a system call: /proc is the container's by now.
+  if (!libc.isInsideRoot()) {
     throw new InitError(`refusing the working directory ${directory}`, 'it lies outside the container');
   }
 }
@@ -154,7 +155,6 @@ function giveTo(fd: number, uid: number, gid: number): void {
 
 /** What a process may have, as bits; the rest is dropped. */
 interface Drop {
-  last: number;
   bounding: bigint;
   effective: bigint;
   permitted: bigint;
@@ -162,13 +162,12 @@ interface Drop {
 }
 
 function planDrop(target: OciProcess): Drop {
-  const last = Number(fs.readFileSync('/proc/sys/kernel/cap_last_cap', 'latin1'));
-  const own = ownCapabilities();
+  // By system calls alone: /proc is the container's by now.
+  const own = libc.permittedCapabilities();
   const set = (names: readonly string[]) =>
     names.reduce((bits, name) => bits | (1n << BigInt(capabilityNames.indexOf(name))), 0n) & own;
   const { bounding, effective, permitted, inheritable } = target.capabilities;
   return {
-    last,
     bounding: set(bounding),
     effective: set(effective),
     permitted: set(permitted),
@@ -179,9 +178,9 @@ function planDrop(target: OciProcess): Drop {
 /** Drops everything that the process may not have: bounding set first, while it still may. */
 function takeIdentity(
   user: { uid: number; gid: number; groups: number[] },
-  { last, bounding, effective, permitted, inheritable }: Drop,
+  { bounding, effective, permitted, inheritable }: Drop,
 ): void {
-  for (let number = 0; number <= last; number++) {
+  for (let number = 0; libc.isCapability(number); number++) {
     if ((bounding & (1n << BigInt(number))) === 0n) libc.prctl(libc.PR.CAPBSET_DROP, number);
   }
   libc.prctl(libc.PR.SET_KEEPCAPS, 1);
@@ -190,12 +189,6 @@ function takeIdentity(
   // An ordinary user starts without effective ones, as after any setuid(2); setuid programs still get them.
   const isRoot = user.uid === 0;
   libc.setCapabilities(isRoot ? effective : 0n, isRoot ? permitted : 0n, inheritable);
-}
-
-/** The capabilities that this process holds: none can be given that are not among them. */
-function ownCapabilities(): bigint {
-  const line = /^CapPrm:\s*([0-9a-f]+)$/m.exec(fs.readFileSync('/proc/self/status', 'latin1'));
-  return BigInt(`0x${line?.[1] ?? '0'}`);
 }
 
 /** The file that a command name stands for: execvp(3)'s search of PATH. */

@@ -15,6 +15,8 @@ const types = { c: 0o020000, b: 0o060000 } as const;
 export function makeDevice(directory: number, name: string, device: OciDevice): void {
   try {
     mknodAt(directory, name, types[device.type] | device.fileMode, device.major, device.minor);
+    if (device.uid !== undefined && device.gid !== undefined)
+      fs.lchownSync(`/proc/self/fd/${directory}/${name}`, device.uid, device.gid);
     return;
   } catch (error) {
     if ((error as SyscallError).code !== 'EPERM') throw error;
@@ -22,7 +24,11 @@ export function makeDevice(directory: number, name: string, device: OciDevice): 
   bindDevice(directory, name, device);
 }
 
-function bindDevice(directory: number, name: string, { path, type, major, minor }: OciDevice): void {
+function bindDevice(
+  directory: number,
+  name: string,
+  { path: place, hostPath: path = place, type, major, minor }: OciDevice,
+): void {
   const refuse = (why: string) => new InitError(`cannot make ${path}`, why);
   let source: number;
   try {

@@ -41,12 +41,20 @@ const numbers = {
     pivot_root: 155,
     openat2: 437,
     close_range: 436,
+    capget: 125,
     capset: 126,
     seccomp: 317,
     keyctl: 250,
     setgroups: 116,
     setresuid: 117,
     setresgid: 119,
+    getcwd: 79,
+    open_tree: 428,
+    move_mount: 429,
+    fsopen: 430,
+    fsconfig: 431,
+    fsmount: 432,
+    mount_setattr: 442,
     fcntl: 72,
     flock: 73,
   },
@@ -54,12 +62,20 @@ const numbers = {
     pivot_root: 41,
     openat2: 437,
     close_range: 436,
+    capget: 90,
     capset: 91,
     seccomp: 277,
     keyctl: 219,
     setgroups: 159,
     setresuid: 147,
     setresgid: 149,
+    getcwd: 17,
+    open_tree: 428,
+    move_mount: 429,
+    fsopen: 430,
+    fsconfig: 431,
+    fsmount: 432,
+    mount_setattr: 442,
     fcntl: 25,
     flock: 32,
   },
@@ -168,6 +184,97 @@ export function mount(source: string, target: string, type: string, flags: numbe
   check(result, 'mount', label);
 }
 
+/** Flags of a mount for `fsmount` and `setMountAttributes`: mount_setattr(2). */
+export const MOUNT_ATTR = {
+  RDONLY: 0x1,
+  NOSUID: 0x2,
+  NODEV: 0x4,
+  NOEXEC: 0x8,
+  /** The bits in which the kernel keeps how access times are noted; 0 is relatime. */
+  ATIME: 0x70,
+  NOATIME: 0x10,
+  STRICTATIME: 0x20,
+} as const;
+
+const AT_EMPTY_PATH = 0x1000;
+const AT_RECURSIVE = 0x8000;
+const noName = cstring('');
+/** Strings of the call that is being made: whoever has only their addresses does not keep them. */
+let strings: readonly Buffer[] = [];
+
+function addressesOf(...texts: string[]): number[] {
+  strings = texts.map(cstring);
+  return strings.map((string) => ptr(string));
+}
+
+/** A copy, mounted nowhere yet, of the mount that an open file lies in, from that file on: open_tree(2). */
+export function copyMount(fd: number, recursive: boolean): number {
+  const OPEN_TREE_CLONE = 1;
+  const flags = OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
+  return syscall('open_tree', undefined, fd, ptr(noName), flags);
+}
+
+/** Mounts what `copyMount` or `newMount` has made on an open place, wherever that is by now: move_mount(2). */
+export function placeMount(mount: number, place: number, label: string): void {
+  const bothAreDescriptors = 0x04 | 0x40;
+  syscall('move_mount', label, mount, ptr(noName), place, ptr(noName), bothAreDescriptors);
+}
+
+/** Sets and clears flags of a mount, and of all below it with `recursive`: mount_setattr(2). */
+export function setMountAttributes(
+  mount: number,
+  { set = 0, clear = 0, propagation = 0, recursive = false }: MountAttributes,
+  label?: string,
+): void {
+  const attributes = new BigUint64Array([BigInt(set), BigInt(clear), BigInt(propagation), 0n]);
+  const flags = AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
+  syscall('mount_setattr', label, mount, ptr(noName), flags, ptr(attributes), attributes.byteLength);
+}
+
+export interface MountAttributes {
+  /** Of MOUNT_ATTR. */
+  set?: number;
+  clear?: number;
+  /** MS.PRIVATE, MS.SLAVE or MS.SHARED. */
+  propagation?: number;
+  recursive?: boolean;
+}
+
+/**
+ * A new file system, mounted nowhere yet: fsopen(2), fsconfig(2), fsmount(2).
+ *
+ * @param options `key` or `key=value`, the file system's own
+ */
+export function newMount(type: string, source: string, options: readonly string[], attributes: number): number {
+  const FSCONFIG = { SET_FLAG: 0, SET_STRING: 1, CMD_CREATE: 6 };
+  const context = syscall('fsopen', type, ...addressesOf(type), 1);
+  try {
+    for (const option of [`source=${source}`, ...options]) {
+      const at = option.indexOf('=');
+      if (at < 0) syscall('fsconfig', option, context, FSCONFIG.SET_FLAG, ...addressesOf(option), 0, 0);
+      else {
+        const pair = addressesOf(option.slice(0, at), option.slice(at + 1));
+        syscall('fsconfig', option, context, FSCONFIG.SET_STRING, ...pair, 0);
+      }
+    }
+    syscall('fsconfig', type, context, FSCONFIG.CMD_CREATE, 0, 0, 0);
+    return syscall('fsmount', type, context, 1, attributes);
+  } finally {
+    fs.closeSync(context);
+  }
+}
+
+/** Whether the working directory has a name below the root of this process: getcwd(2) writes `(unreachable)` before others. */
+export function isInsideRoot(): boolean {
+  const name = Buffer.from(new ArrayBuffer(4096));
+  try {
+    syscall('getcwd', undefined, ptr(name), name.length);
+  } catch {
+    return false;
+  }
+  return name.toString('latin1', 0, 1) === '/';
+}
+
 /** Detaches a mount and all below it (MNT_DETACH). */
 export function unmountLazily(target: string): void {
   check(libc.umount2(cstring(target), 2), 'umount', target);
@@ -213,6 +320,7 @@ export const PR = {
   SET_PDEATHSIG: 1,
   SET_DUMPABLE: 4,
   SET_KEEPCAPS: 8,
+  CAPBSET_READ: 23,
   CAPBSET_DROP: 24,
   SET_NO_NEW_PRIVS: 38,
   CAP_AMBIENT: 47,
@@ -266,15 +374,26 @@ export function duplicate(from: number, to: number): void {
   check(libc.dup2(from, to), 'dup2');
 }
 
-const ioctls = { TIOCSCTTY: 0x540e, TIOCSWINSZ: 0x5414, TIOCSPTLCK: 0x40045431, TIOCGPTN: 0x80045430 };
+const ioctls = {
+  TIOCSCTTY: 0x540e,
+  TIOCSWINSZ: 0x5414,
+  TIOCSPTLCK: 0x40045431,
+  TIOCGPTN: 0x80045430,
+  TIOCGPTPEER: 0x5441,
+};
 
-/** Makes a terminal in the devpts instance of `ptmx`. */
-export function openTerminal(ptmx: string): { master: number; number: number } {
-  const master = fs.openSync(ptmx, fs.constants.O_RDWR | fs.constants.O_NOCTTY);
+/**
+ * Makes a terminal in the devpts instance of `ptmx`. Its other end is asked for by the first and not by a name: whatever
+ * somebody has put in the place of /dev/pts/N, or of ptmx, is not taken for a terminal (CVE-2025-52565).
+ */
+export function openTerminal(ptmx: string): { master: number; slave: number; number: number } {
+  const flags = fs.constants.O_RDWR | fs.constants.O_NOCTTY;
+  const master = fs.openSync(ptmx, flags);
   const value = new Int32Array([0]);
   check(libc.ioctl(master, ioctls.TIOCSPTLCK, ptr(value)), 'ioctl', 'TIOCSPTLCK');
   check(libc.ioctl(master, ioctls.TIOCGPTN, ptr(value)), 'ioctl', 'TIOCGPTN');
-  return { master, number: value[0] as number };
+  const slave = check(libc.ioctl(master, ioctls.TIOCGPTPEER, flags | O_CLOEXEC), 'ioctl', 'TIOCGPTPEER');
+  return { master, slave, number: value[0] as number };
 }
 
 export function setWindowSize(fd: number, rows: number, columns: number): void {
@@ -306,14 +425,16 @@ const RESOLVE_NO_MAGICLINKS = 0x02;
  * Opens `file` below the directory `root` with `root` as the root of every symbolic link and `..`: openat2(2).
  * With no flags it opens the place itself (O_PATH), whatever it is.
  */
-export function openInRoot(root: number, file: string, flags = O_PATH, mode = 0): number {
-  const how = new BigUint64Array([
-    BigInt(flags | O_CLOEXEC),
-    BigInt(mode),
-    BigInt(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS),
-  ]);
+export function openInRoot(root: number, file: string, flags = O_PATH, resolve = RESOLVE_IN_ROOT): number {
+  const how = new BigUint64Array([BigInt(flags | O_CLOEXEC), 0n, BigInt(resolve | RESOLVE_NO_MAGICLINKS)]);
   const name = cstring(file);
   return syscall('openat2', file, root, ptr(name), ptr(how), 24);
+}
+
+/** Opens `file` below a directory, where no symbolic link and no further mount may be on the way to it. */
+export function openPlainly(directory: number, file: string, flags: number): number {
+  const beneathWithoutLinksAndMounts = 0x08 | 0x04 | 0x01;
+  return openInRoot(directory, file, flags, beneathWithoutLinksAndMounts);
 }
 
 export function mkdirAt(directory: number, name: string, mode: number): void {
@@ -375,6 +496,20 @@ export function setIds(uid: number, gid: number, groups: number[]): void {
   syscall('setgroups', undefined, groups.length, ptr(list));
   syscall('setresgid', undefined, gid, gid, gid);
   syscall('setresuid', undefined, uid, uid, uid);
+}
+
+/** Whether this kernel has a capability of that number. */
+export function isCapability(number: number): boolean {
+  return libc.prctl(PR.CAPBSET_READ, number, 0, 0, 0) >= 0;
+}
+
+/** The capabilities that this thread holds, bit N being capability N: none can be given that are not among them. */
+export function permittedCapabilities(): bigint {
+  const header = new Uint32Array([0x20080522, 0]);
+  // struct __user_cap_data_struct[2]: effective, permitted, inheritable.
+  const data = new Uint32Array(6);
+  syscall('capget', undefined, ptr(header), ptr(data));
+  return BigInt(data[1] as number) | (BigInt(data[4] as number) << 32n);
 }
 
 /** Sets the thread's capability sets, bit N being capability N: capset(2), version 3. */

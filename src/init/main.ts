@@ -7,7 +7,7 @@ import { receive, send } from './channel.ts';
 import { failure, InitError } from './failure.ts';
 import { openLabel } from './label.ts';
 import * as libc from './libc.ts';
-import { keptFlags, protectOwnBinary, Rootfs } from './mounts.ts';
+import { detachShared, keptFlags, protectOwnBinary, Rootfs } from './mounts.ts';
 import { mountOverlay } from './overlay.ts';
 import { highestGroup } from './userns.ts';
 import { closeHandedOver, makeStreams } from './streams.ts';
@@ -71,6 +71,7 @@ async function prepare(
   { spec, overlay, netns, staged, stdio, ownCgroup }: Prepare,
   status: { read: number; write: number },
 ): Promise<void> {
+  const detached = detachShared(spec.mounts);
   // 1. The root filesystem, and a mount of it on itself: pivot_root wants a mount point.
   if (staged) {
     // As it came from the host's user namespace it is locked, and cannot be moved (mount_namespaces(7)).
@@ -81,7 +82,7 @@ async function prepare(
   } else {
     mountOverlay(spec.root.path, overlay);
   }
-  const root = new Rootfs(spec.root.path);
+  const root = new Rootfs(spec.root.path, detached);
 
   // 2. What lies on it, except /sys: sysfs shows the network namespace of the process that mounts it.
   const needsNetwork = (destination: string) => destination === '/sys' || destination.startsWith('/sys/');
@@ -91,8 +92,9 @@ async function prepare(
     if (entry.destination === '/dev' && entry.type === 'tmpfs') root.populateDev(spec.linux.devices);
   }
   libc.setHostname(spec.hostname);
-  const { streams, fds } = makeStreams(stdio, `${spec.root.path}/dev`, spec.process.consoleSize);
-  if (streams.terminal !== undefined) root.mountConsole(`/dev/pts/${streams.terminal}`);
+  const names = [root.nameOf('/dev'), root.nameOf('/dev/pts')] as const;
+  const { streams, fds } = makeStreams(stdio, names, spec.process.consoleSize);
+  if (streams.terminal !== undefined) root.mountConsole(streams.stdin);
   root.makeDirectory(spec.process.cwd);
   for (const directory of spec.linux.readonlyPaths) if (directory !== '/proc/sys') root.makeReadonly(directory);
   for (const file of spec.linux.maskedPaths) if (!needsNetwork(file)) root.mask(file);
@@ -109,20 +111,15 @@ async function prepare(
   for (const entry of spec.mounts) if (needsNetwork(entry.destination)) root.mount(entry);
 
   // 4. Sysctls while /proc/sys is writable, then what the container must not see or change.
-  for (const [key, value] of Object.entries({ ...sysctl, ...spec.linux.sysctl }))
-    writeSysctl(spec.root.path, key, value);
+  for (const [key, value] of Object.entries({ ...sysctl, ...spec.linux.sysctl })) writeSysctl(root, key, value);
   if (spec.linux.readonlyPaths.includes('/proc/sys')) root.makeReadonly('/proc/sys');
   for (const file of spec.linux.maskedPaths) if (needsNetwork(file)) root.mask(file);
-  if (spec.root.readonly) {
-    const kept = overlay === undefined ? keptFlags(spec.root.path) : 0;
-    libc.mount('', spec.root.path, '', libc.MS.BIND | libc.MS.REMOUNT | libc.MS.RDONLY | libc.MS.NODEV | kept, '');
-  }
+  if (spec.root.readonly) root.makeRootReadonly();
   // In a user namespace it is read-only already, and nobody in there could change that.
   if (!staged) protectOwnBinary();
 
   // 5. The old root goes away, and this process becomes the command, once the network is complete.
-  fs.closeSync(root.fd);
-  process.chdir(spec.root.path);
+  root.enter();
   libc.pivotRootHere();
   become(spec.process, { filter, label }, streams, status.write, awaitGo);
 }
@@ -137,7 +134,7 @@ async function join(request: Join, status: { read: number; write: number }): Pro
   libc.enterNamespace(`/proc/${request.pid}/ns/mnt`);
   process.chdir('/');
   const filter = await filterOf(request.seccomp, request.process);
-  const { streams, fds } = makeStreams(request.stdio, '/dev', request.process.consoleSize);
+  const { streams, fds } = makeStreams(request.stdio, ['/dev', '/dev/pts'], request.process.consoleSize);
   handedOver = { status: status.read, ...fds };
   send({ type: 'ready', pid: own, fds: handedOver });
   become(request.process, { filter, label }, streams, status.write, awaitGo);
@@ -156,14 +153,13 @@ function withGroupsThatExist(range: string): string {
   return Number(last) === 2147483647 ? `${first} ${highestGroup()}` : range;
 }
 
-/** Writes a sysctl of the container's namespaces, after making sure that this is the real proc (CVE-2025-52881). */
-function writeSysctl(root: string, key: string, value: string): void {
-  const procfs = 0x9fa0;
-  if (fs.statfsSync(`${root}/proc`).type !== procfs) throw new Error('/proc of the container is not proc');
-  const file = `${root}/proc/sys/${key.replaceAll('/', '\0').replaceAll('.', '/').replaceAll('\0', '.')}`;
+/** Writes a sysctl of the container's namespaces. */
+function writeSysctl(root: Rootfs, key: string, value: string): void {
+  const file = `sys/${key.replaceAll('/', '\0').replaceAll('.', '/').replaceAll('\0', '.')}`;
   try {
-    fs.writeFileSync(file, key === 'net.ipv4.ping_group_range' ? withGroupsThatExist(value) : value);
+    root.writeProc(file, key === 'net.ipv4.ping_group_range' ? withGroupsThatExist(value) : value);
   } catch (error) {
+    if (error instanceof InitError) throw error;
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
     throw new InitError(
       `cannot set sysctl ${key}=${value}`,

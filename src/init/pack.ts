@@ -259,7 +259,8 @@ export class Packer {
     }
     const hasFraction = !this.layer && stat.nanoseconds !== 0;
     if (seconds !== stat.seconds || hasFraction) record('mtime', hasFraction ? timeText(stat) : String(stat.seconds));
-    if (this.layer && place !== undefined) records.push(...attributes(place, path, this.owners !== undefined));
+    if (place !== undefined)
+      records.push(...(this.layer ? attributes(place, path, this.owners !== undefined) : portableAttributes(place)));
     if (records.length > 0) this.extension(Buffer.concat(records), header.mtime as Date);
     this.put(header.block as Buffer);
   }
@@ -313,11 +314,35 @@ function attributes(place: string, path: string, given: boolean): Buffer[] {
     if (key.startsWith(overlayAttributes) || key === 'security.selinux') continue;
     const stored = files.getXattr(place, key);
     const value = given && stored !== undefined && key === 'security.capability' ? outOfNamespace(stored) : stored;
-    // As GNU tar: an equals sign would end the name.
-    const name = key.replace(/[%=]/g, (character) => (character === '=' ? '%3D' : '%25'));
-    if (value !== undefined) records.push(paxRecord(`SCHILY.xattr.${name}`, value));
+    if (value !== undefined) records.push(xattrRecord(key, value));
   }
   return records;
+}
+
+/** Whether an attribute means the same anywhere: notes of users, and the capabilities of a program. */
+export function isPortable(key: string): boolean {
+  return key.startsWith('user.') || key === 'security.capability';
+}
+
+/** The attributes that a copy keeps, as records. What vanishes meanwhile has none. */
+function portableAttributes(place: string): Buffer[] {
+  let keys: string[];
+  try {
+    keys = files.listXattrs(place).filter(isPortable);
+  } catch (error) {
+    if (isGone(error)) return [];
+    throw error;
+  }
+  return keys.flatMap((key) => {
+    const value = files.getXattr(place, key);
+    return value === undefined ? [] : [xattrRecord(key, value)];
+  });
+}
+
+/** As GNU tar: an equals sign would end the name. */
+function xattrRecord(key: string, value: Buffer): Buffer {
+  const name = key.replace(/[%=]/g, (character) => (character === '=' ? '%3D' : '%25'));
+  return paxRecord(`SCHILY.xattr.${name}`, value);
 }
 
 /** Whom a file belongs to inside the container. */

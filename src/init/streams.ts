@@ -8,17 +8,16 @@ import { nullDevice, O_PATH, openTerminal, pipe, setWindowSize } from './libc.ts
  * Makes the standard streams that `stdio` asks for. Pipes and not sockets, so that the container can open
  * /dev/stdout; a terminal of the container's own devpts, so that no terminal of the host gets in (CVE-2017-5226).
  *
- * @param dev the container's /dev as this process sees it
+ * @param dev the container's /dev and /dev/pts as this process sees them
  */
 export function makeStreams(
   stdio: Stdio,
-  dev: string,
+  [dev, devpts]: readonly [string, string],
   size?: { height: number; width: number },
 ): { streams: Streams; fds: Omit<Ready['fds'], 'status'> } {
   if (stdio === 'pty') {
-    const { master, number } = openTerminal(`${dev}/pts/ptmx`);
+    const { master, slave, number } = openTerminal(`${devpts}/ptmx`);
     if (size !== undefined) setWindowSize(master, size.height, size.width);
-    const slave = fs.openSync(`${dev}/pts/${number}`, fs.constants.O_RDWR | fs.constants.O_NOCTTY);
     return { streams: { stdin: slave, stdout: slave, stderr: slave, terminal: number }, fds: { terminal: master } };
   }
   const fds: Omit<Ready['fds'], 'status'> = {};

@@ -24,6 +24,8 @@ interface Options {
   /** `.wh.NAME` hides NAME of the layers below (image-spec, layer.md); otherwise it is a name like any other. */
   whiteouts?: boolean;
   limits?: Unpack['limits'];
+  /** A file system that has no attributes is no error. */
+  losesXattrs?: boolean;
   /** May change what an entry says before it is made, or leave it out. */
   admit?: (entry: Entry) => boolean;
 }
@@ -67,9 +69,9 @@ function enter(directory: string): void {
 }
 
 /** Unpacks the archive that comes from a descriptor below the root directory of this process. */
-export function unpackHere(fd: number, { whiteouts = false, limits, admit }: Options): Unpacked {
+export function unpackHere(fd: number, { whiteouts = false, limits, losesXattrs = false, admit }: Options): Unpacked {
   const reader = new TarReader(fd);
-  const tree = new Tree(reader, whiteouts, limits ?? {});
+  const tree = new Tree(reader, whiteouts, limits ?? {}, losesXattrs);
   for (let entry = reader.next(); entry !== undefined; entry = reader.next()) {
     if (admit === undefined || admit(entry)) tree.add(entry);
   }
@@ -97,6 +99,7 @@ class Tree {
     private readonly reader: TarReader,
     private readonly whiteouts: boolean,
     private readonly limits: NonNullable<Unpack['limits']>,
+    private readonly losesXattrs: boolean,
   ) {
     this.isPlain = whiteouts && (files.stat('/').mode & specialBits) === 0 && !hasDefaultAcl();
   }
@@ -274,7 +277,9 @@ class Tree {
         if (key.startsWith('trusted.')) asAdmin(() => files.setXattr(place, key, value));
         else files.setXattr(place, key, value);
       } catch (error) {
-        if (!isHarmless(key, type, codeOf(error))) throw error;
+        const code = codeOf(error);
+        const isLost = this.losesXattrs && (code === 'ENOTSUP' || code === 'EOPNOTSUPP');
+        if (!isLost && !isHarmless(key, type, code)) throw error;
       }
     }
   }

@@ -44,6 +44,7 @@ export const kinds = {
   link: kind('link'),
   hostRoutes: kind('host routes'),
   changing: kind('change'),
+  volume: kind('volume'),
   index: kind('image index', withLayers),
   /** An image's config is of the image-spec, and whoever made the image wrote it. */
   imageConfig: { ...kind('image config'), isUnmarked: true },

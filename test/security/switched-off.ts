@@ -54,7 +54,11 @@ const lessons: Lesson[] = [
     test: 'security/lessons/hostile-root.test.ts',
     without: 'the look at what /dev/null is',
     changes: [
-      change('src/init/mounts.ts', '!stat.isCharacterDevice() || stat.rdev !== nullDevice', 'stat.rdev < 0'),
+      change(
+        'src/init/mounts.ts',
+        'stat?.isCharacterDevice() !== true || stat.rdev !== nullDevice',
+        'stat === undefined',
+      ),
       change(
         'src/init/streams.ts',
         'return stat.isCharacterDevice() && stat.rdev === nullDevice;',
@@ -65,12 +69,12 @@ const lessons: Lesson[] = [
   {
     test: 'security/lessons/hostile-root.test.ts',
     without: 'the look whether /proc is proc before a sysctl is written',
-    changes: [change('src/init/main.ts', '.type !== procfs', '.type === 0')],
+    changes: [change('src/init/mounts.ts', '.type !== procMagic', '.type === 0')],
   },
   {
     test: 'security/lessons/linked-system-directories.test.ts',
     without: 'the refusal of system directories that are links',
-    changes: [change('src/init/mounts.ts', 'this.refuseLinkedSystemPath(entry.destination);')],
+    changes: [change('src/init/mounts.ts', 'this.refuseLinkedSystemPath(destination);')],
   },
   {
     test: 'security/lessons/exec-capabilities.test.ts',
@@ -174,6 +178,22 @@ const lessons: Lesson[] = [
         'mask(masked: string): void {\n    if (masked) return;',
       ),
     ],
+  },
+  {
+    test: 'security/mounts.test.ts',
+    without: 'the look whether a link or another mount is in the way of a sysctl',
+    changes: [
+      change(
+        'src/init/libc.ts',
+        'const beneathWithoutLinksAndMounts = 0x08 | 0x04 | 0x01;',
+        'const beneathWithoutLinksAndMounts = 0x08;',
+      ),
+    ],
+  },
+  {
+    test: 'security/mounts.test.ts',
+    without: 'places that are looked up inside the root',
+    changes: [change('src/init/libc.ts', 'const RESOLVE_IN_ROOT = 0x10;', 'const RESOLVE_IN_ROOT = 0;')],
   },
 ];
 

@@ -7,6 +7,7 @@ import { renderTemplate } from '../../src/cli/output/template.ts';
 import { adjustCapabilities } from '../../src/container/capabilities.ts';
 import { usableNameservers } from '../../src/container/etc.ts';
 import { parseMoment } from '../../src/container/log-stamp.ts';
+import * as mountOptions from '../../src/container/mount-options.ts';
 import * as options from '../../src/container/options.ts';
 import { parseSecurityOptions } from '../../src/container/security-options.ts';
 import { namePattern } from '../../src/container/files.ts';
@@ -133,9 +134,12 @@ const parsers: Record<string, (text: string, more: string[]) => unknown> = {
   mergeEnv: (_, more) => options.mergeEnv(more, more),
   parseLabel: options.parseLabel,
   parseAddHost: options.parseAddHost,
-  parseVolume: (text) => options.parseVolume(text, '/here'),
-  parseMount: (text) => options.parseMount(text, '/here'),
-  parseTmpfs: options.parseTmpfs,
+  parseVolume: (text) => mountOptions.parseVolume(text, '/here'),
+  parseMount: (text) => mountOptions.parseMount(text, '/here'),
+  parseTmpfs: mountOptions.parseTmpfs,
+  parseShmSize: mountOptions.parseShmSize,
+  parseDevice: mountOptions.parseDevice,
+  checkVolumeName: (text) => mountOptions.checkVolumeName(text),
   checkName: (text) => options.checkName(text, namePattern),
   checkHostname: options.checkHostname,
   checkUser: options.checkUser,

@@ -8,14 +8,11 @@ import {
   parseEnv,
   parseEnvFile,
   parseLabel,
-  parseMount,
   parseRestart,
   parseSignal,
   signalName,
   parseSysctl,
-  parseTmpfs,
   parseUlimit,
-  parseVolume,
 } from '../../../src/container/options.ts';
 import { namePattern } from '../../../src/container/store.ts';
 import { MinirunError } from '../../../src/errors.ts';
@@ -179,98 +176,6 @@ describe('--add-host', () => {
       refused(() => parseAddHost(text));
     },
   );
-});
-
-describe('-v', () => {
-  test('a bind mount, private unless said otherwise', () => {
-    expect(parseVolume('/data:/srv/data', '/home/me')).toEqual({
-      destination: '/srv/data',
-      type: 'bind',
-      source: '/data',
-      options: ['rbind', 'rprivate'],
-    });
-    expect(parseVolume('/data:/srv:ro', '/').options).toEqual(['rbind', 'rprivate', 'ro']);
-    expect(parseVolume('/data:/srv:ro,rslave', '/').options).toEqual(['rbind', 'ro', 'rslave']);
-    expect(parseVolume('/data:/srv:rw,z', '/').options).toEqual(['rbind', 'rprivate']);
-  });
-  test('both places are made clean and absolute', () => {
-    expect(parseVolume('./data/../x:/srv//a/./b/', '/home/me')).toMatchObject({
-      source: '/home/me/x',
-      destination: '/srv/a/b',
-    });
-    expect(parseVolume('..:/a/../../b', '/home/me')).toMatchObject({ source: '/home', destination: '/b' });
-  });
-  test('a place alone is an anonymous volume, which holds no devices', () => {
-    const volume = { type: 'volume', source: '', options: ['rbind', 'rprivate', 'nodev'] };
-    expect(parseVolume('/data/', '/home/me')).toEqual({ destination: '/data', ...volume });
-  });
-  test.each([
-    '',
-    'data',
-    '/',
-    '/data:',
-    '/data:srv',
-    '/data:/',
-    '/data:/a/..',
-    '/data://',
-    'data:/srv',
-    ':/srv',
-    '/a:/b:ro:rw',
-    '/a:/b:fast',
-    '/a:/b:constructor',
-  ])('refused: %j', (text) => {
-    refused(() => parseVolume(text, '/'));
-  });
-});
-
-describe('--mount', () => {
-  test.each([
-    ['type=bind,source=/data,target=/srv', 'bind', '/data', ['rbind', 'rprivate']],
-    ['type=bind,src=data,dst=/srv,readonly', 'bind', '/home/me/data', ['rbind', 'rprivate', 'ro']],
-    ['type=bind,src=/data,destination=/srv,ro=true', 'bind', '/data', ['rbind', 'rprivate', 'ro']],
-    ['type=bind,src=/data,destination=/srv,readonly=false', 'bind', '/data', ['rbind', 'rprivate']],
-    ['type=bind,src=/data,dst=/srv,bind-propagation=rshared', 'bind', '/data', ['rbind', 'rshared']],
-    ['target=/srv', 'volume', '', ['rbind', 'rprivate', 'nodev']],
-    ['type=volume,dst=/srv,ro,volume-nocopy', 'volume', '', ['rbind', 'rprivate', 'nodev', 'ro', 'nocopy']],
-    ['type=tmpfs,target=/srv', 'tmpfs', 'tmpfs', ['nosuid', 'nodev', 'noexec']],
-    [
-      'type=tmpfs,target=/srv,tmpfs-size=1m,tmpfs-mode=1770',
-      'tmpfs',
-      'tmpfs',
-      ['nosuid', 'nodev', 'noexec', 'size=1m', 'mode=1770'],
-    ],
-  ])('%s', (text, type, source, options) => {
-    expect(parseMount(text, '/home/me')).toEqual({ destination: '/srv', type, source, options });
-  });
-  test.each([
-    'type=bind,source=/data',
-    'type=bind,target=/srv',
-    'type=bind,source=/data,target=srv',
-    'type=volume,source=data,target=/srv',
-    'source=data,target=/srv',
-    'type=tmpfs,target=/srv,source=/data',
-    'type=bind,source=/data,target=/srv,speed=fast',
-    'type=bind,source=/data,target=/srv,readonly=yes',
-    'type=bind,source=/data,target=/srv,bind-propagation=fast',
-    '',
-  ])('refused: %j', (text) => {
-    refused(() => parseMount(text, '/'));
-  });
-});
-
-describe('--tmpfs', () => {
-  test('without setuid, devices and programs, unless lifted by name', () => {
-    expect(parseTmpfs('/tmp')).toEqual({
-      destination: '/tmp',
-      type: 'tmpfs',
-      source: 'tmpfs',
-      options: ['nosuid', 'nodev', 'noexec'],
-    });
-    expect(parseTmpfs('/tmp:size=1m,exec').options).toEqual(['nosuid', 'nodev', 'size=1m', 'exec']);
-  });
-  test.each(['', 'tmp', '/'])('refused: %j', (text) => {
-    refused(() => parseTmpfs(text));
-  });
 });
 
 describe('names', () => {
