@@ -33,9 +33,11 @@ import {
 } from './store.ts';
 
 /** The hierarchies of this machine, and in each the directories above the container's cgroup. */
-function hierarchiesFor({ linux: { cgroupsPath } }: OciSpec): Hierarchy[] {
+function hierarchiesFor({ mounts, linux: { cgroupsPath } }: OciSpec): Hierarchy[] {
   const parent = cgroupsPath === undefined ? cgroupParent : cgroupsPath.slice(0, cgroupsPath.lastIndexOf('/')) || '/';
-  return readHierarchies(parent);
+  // What a privileged container makes in cgroups that are not its own would stay on the host.
+  const isWritable = mounts.some(({ type, options }) => type === 'cgroup' && !options.includes('ro'));
+  return readHierarchies(parent, '', { all: isWritable });
 }
 
 /**

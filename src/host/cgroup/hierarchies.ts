@@ -57,8 +57,9 @@ const controllersOf = (words: readonly string[]): Controller[] =>
  *
  * @param parent the directory that is to hold cgroups of containers, from the mount point: `/minirun`
  * @param prefix stands before each path of the machine, for recorded trees
+ * @param options.all also those that have nothing for containers: systemd's own, and that of devices
  */
-export function readHierarchies(parent: string, prefix = ''): Hierarchy[] {
+export function readHierarchies(parent: string, prefix = '', { all = false } = {}): Hierarchy[] {
   const taken = new Set<Controller>();
   const found: Hierarchy[] = [];
   for (const { point, version, words } of cgroupMounts(prefix)) {
@@ -68,7 +69,7 @@ export function readHierarchies(parent: string, prefix = ''): Hierarchy[] {
         : // Of the core, not of a controller: cgroup.freeze and the times in cpu.stat.
           [...controllersOf(read(`${point}/cgroup.controllers`).split(/\s+/)), 'freezer', 'cpuacct'];
     const controllers = offered.filter((each) => !taken.has(each));
-    if (controllers.length === 0) continue;
+    if (controllers.length === 0 && !all) continue;
     for (const each of controllers) taken.add(each);
     const levels = levelsOf(point, parent, version === 1 && controllers.includes('cpuset'));
     found.push({ version, point, controllers, levels, problem: problemOf(levels) });
