@@ -179,10 +179,15 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
     const old = fs.readFileSync(resolvConf, 'utf8');
     fs.writeFileSync(resolvConf, 'nameserver 127.0.0.53\n');
     for (const carrier of ['pasta', 'slirp4netns']) {
-      const lookup = ['run', '--rm', 'busybox', 'nslookup', '-type=a', 'outside.example'];
+      // By way of the network's own name server, and directly.
+      const network = carrier === 'pasta' ? 'asking' : 'host';
+      if (carrier === 'pasta') await minirun('network', 'create', 'asking');
+      const lookup = ['run', '--rm', '--network', network, 'busybox', 'nslookup', '-type=a', 'outside.example'];
       const { stdout } = await user.run(lookup, { MINIRUN_UPLINK: carrier });
       expect(stdout).toContain('198.51.100.7');
-      await world.sh('until ! pgrep -f [m]inirun-linger >/dev/null; do sleep 0.05; done');
+      if (carrier === 'pasta') await minirun('network', 'rm', 'asking');
+      // It ends the machine, and with it the carrier.
+      await minirun('system', 'reconcile');
     }
     fs.writeFileSync(resolvConf, old);
     server.kill();
@@ -228,6 +233,8 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
     const warned = await hidden(carriers, [
       'run',
       '--rm',
+      '--network',
+      'host',
       'busybox',
       'timeout',
       '2',
@@ -236,7 +243,7 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
     ]);
     expect(warned.stderr).toStartWith('minirun: warning: neither pasta nor slirp4netns is here');
     expect([warned.code, warned.stderr]).toEqual([1, expect.stringContaining('Network is unreachable')]);
-    await world.sh('until ! pgrep -f [m]inirun-linger >/dev/null; do sleep 0.05; done');
+    await minirun('system', 'reconcile');
     const port = await hidden(
       [Bun.which('slirp4netns') as string],
       ['run', '--rm', '-p', '8080:80', 'busybox', 'true'],
