@@ -229,7 +229,7 @@ function tryWithout({ test, changes }: Lesson): string {
       text.replace(from, () => to),
     );
   }
-  const build = spawnSync('bin/build', { cwd: tree, encoding: 'utf8' });
+  const build = spawnSync(path.join(tree, 'bin/build'), { cwd: tree, encoding: 'utf8' });
   if (build.status !== 0) return `NOT TRIED: it does not build: ${build.stderr.trim().split('\n').at(-1)}`;
   const command = ['test', '--timeout', '60000', `./test/${test}`];
   const env = { ...process.env, MINIRUN_TEST_MUST_RUN: '1', MINIRUN_BIN: path.join(tree, 'dist/minirun') };
