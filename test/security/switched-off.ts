@@ -117,7 +117,10 @@ const lessons: Lesson[] = [
   {
     test: 'security/lessons/ids.test.ts',
     without: 'the bound of 31 bits',
-    changes: [change('src/init/user.ts', 'const largestId = 2 ** 31 - 1;', 'const largestId = 2 ** 40;')],
+    changes: [
+      change('src/init/user.ts', 'const largestId = 2 ** 31 - 1;', 'const largestId = 2 ** 32;'),
+      change('src/container/options.ts', 'Number(part) > 2 ** 31 - 1', 'Number(part) > 2 ** 32'),
+    ],
   },
   {
     test: 'security/lessons/ids.test.ts',
@@ -145,7 +148,7 @@ const lessons: Lesson[] = [
   {
     test: 'security/lessons/router-advertisements.test.ts',
     without: 'accept_ra=0 in the container',
-    changes: [change('src/network/attach.ts', "].accept_ra`, value: '0'", "].accept_ra`, value: '1'")],
+    changes: [change('src/network/attach.ts', ".accept_ra`, value: '0'", ".accept_ra`, value: '1'")],
   },
   {
     test: 'security/lessons/credentials.test.ts',
