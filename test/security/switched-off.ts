@@ -121,7 +121,10 @@ const lessons: Lesson[] = [
   {
     test: 'security/lessons/ids.test.ts',
     without: 'the bound of 31 bits',
-    changes: [change('src/init/user.ts', 'const largestId = 2 ** 31 - 1;', 'const largestId = 2 ** 40;')],
+    changes: [
+      change('src/init/user.ts', 'const largestId = 2 ** 31 - 1;', 'const largestId = 2 ** 32;'),
+      change('src/container/options.ts', 'Number(part) > 2 ** 31 - 1', 'Number(part) > 2 ** 32'),
+    ],
   },
   {
     test: 'security/lessons/ids.test.ts',
