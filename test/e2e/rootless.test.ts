@@ -249,6 +249,14 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
       ['run', '--rm', '-p', '8080:80', 'busybox', 'true'],
     );
     expect([port.code, port.stderr]).toEqual([125, expect.stringContaining('it takes slirp4netns')]);
+    // Nor has a user a home directory who is in no list and whose environment is empty.
+    await world.sh('mount --bind /dev/null /etc/passwd');
+    const homeless = await world.host.run(user.command(['env', '-u', 'HOME', 'minirun', 'ps']));
+    await world.sh('umount /etc/passwd; rm -rf /tmp/minirun-31415');
+    expect([homeless.code, homeless.stderr]).toEqual([
+      125,
+      expect.stringContaining('user 31415 is not in /etc/passwd'),
+    ]);
     const elsewhere = await user.run(['--root', world.directory, 'ps']);
     expect(elsewhere.code).toBe(125);
     expect(elsewhere.stderr).toMatch(
