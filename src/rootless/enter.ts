@@ -1,13 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import fs from 'node:fs';
-import os from 'node:os';
 import path from 'node:path';
 import { MinirunError, messageOf } from '../errors.ts';
 import { missingTool } from '../host/exec.ts';
 import { faultPoint } from '../host/fault.ts';
 import { ownBinary, which } from '../host/launch.ts';
 import { execve, flock, keepOnExec } from '../init/libc.ts';
-import { paths, stateRoot } from '../state/paths.ts';
+import { homeDirectory, paths, stateRoot } from '../state/paths.ts';
 import { checkPlace } from '../state/root.ts';
 import { sweepTemporaries } from '../state/json.ts';
 import { machineFiles, type MachineRecord, readRecord } from '../state/machine.ts';
@@ -128,7 +127,10 @@ function entryArgv({ holder }: MachineRecord, hostNetwork: boolean): string[] {
 }
 
 function environment(life: number): string[] {
-  const own = path.join(process.env.XDG_CONFIG_HOME || path.join(os.homedir(), '.config'), 'minirun/config.yaml');
+  const own = path.join(
+    process.env.XDG_CONFIG_HOME || path.join(homeDirectory() ?? '/nonexistent', '.config'),
+    'minirun/config.yaml',
+  );
   const config = process.env.MINIRUN_CONFIG || (fs.existsSync(own) ? own : undefined);
   const variables = {
     ...process.env,

@@ -8,7 +8,18 @@ let root = process.env.MINIRUN_ROOT || defaultStateRoot();
 function defaultStateRoot(): string {
   if (process.getuid?.() === 0) return '/var/lib/minirun';
   const { XDG_DATA_HOME: data = '' } = process.env;
-  return path.join(path.isAbsolute(data) ? data : path.join(os.homedir(), '.local/share'), 'minirun');
+  if (path.isAbsolute(data)) return path.join(data, 'minirun');
+  const home = homeDirectory();
+  return home === undefined ? `/tmp/minirun-${process.getuid?.()}` : path.join(home, '.local/share/minirun');
+}
+
+/** The user's home directory; undefined for one who has none, neither in the environment nor in /etc/passwd. */
+export function homeDirectory(): string | undefined {
+  try {
+    return os.homedir();
+  } catch {
+    return undefined;
+  }
 }
 
 /** Moves the state directory (`--root`, `MINIRUN_ROOT`); before anything reads it. */

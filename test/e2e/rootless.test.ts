@@ -249,6 +249,14 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
       ['run', '--rm', '-p', '8080:80', 'busybox', 'true'],
     );
     expect([port.code, port.stderr]).toEqual([125, expect.stringContaining('it takes slirp4netns')]);
+    // Nor has a user a home directory who is in no list and whose environment is empty.
+    await world.sh('mount --bind /dev/null /etc/passwd');
+    const homeless = await world.host.run(user.command(['env', '-u', 'HOME', 'minirun', 'ps']));
+    await world.sh('umount /etc/passwd; rm -rf /tmp/minirun-31415');
+    expect([homeless.code, homeless.stderr]).toEqual([
+      125,
+      expect.stringContaining('user 31415 is not in /etc/passwd'),
+    ]);
     const elsewhere = await user.run(['--root', world.directory, 'ps']);
     expect(elsewhere.code).toBe(125);
     expect(elsewhere.stderr).toMatch(
@@ -269,6 +277,28 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
     await Promise.all(names.map(start));
     expect((await world.sh('pgrep -f -c "^[s]h -c read -r _ minirun-machine"')).trim()).toBe('1');
     await minirun('rm', '-f', ...names.map((name) => `x${name}`));
+  });
+
+  test('nobody ends a machine that a command is about to enter', async () => {
+    const command = ['run', '--rm', '--network', 'none', 'busybox', 'echo', 'fine'];
+    // machine.entering is the fifth point; inside the count begins anew, so it stops there once more.
+    const entering = await user.spawn(command, { MINIRUN_FAULT: 'stop:5' });
+    const isStopped = () => fs.readFileSync(`/proc/${entering.pid}/stat`, 'latin1').includes(') T ');
+    while (!isStopped()) await Bun.sleep(5);
+    const waits = holder();
+    await minirun('system', 'reconcile');
+    expect(fs.existsSync(world.host.path(`/proc/${waits}`))).toBe(true);
+    let ended = false;
+    void entering.exit.then(() => {
+      ended = true;
+    });
+    // nsenter, which waits for it, stops and goes on together with it.
+    const parent = Number(status(fs.readFileSync(`/proc/${entering.pid}/status`, 'utf8'), 'PPid'));
+    while (!ended) {
+      for (const pid of [entering.pid, parent]) if (fs.existsSync(`/proc/${pid}`)) process.kill(pid, 'SIGCONT');
+      await Bun.sleep(20);
+    }
+    expect((await entering.exit).stdout).toBe('fine\n');
   });
 
   test('a machine survives its holder, and is made again after its end', async () => {

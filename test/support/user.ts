@@ -77,8 +77,8 @@ export class User {
   }
 
   /** Starts minirun as the user. */
-  async spawn(args: readonly string[], options: RunOptions = {}): Promise<Running> {
-    return this.world.host.spawn(this.command([this.binary, ...args]), { cwd: this.home, ...options });
+  async spawn(args: readonly string[], env?: Record<string, string>, options: RunOptions = {}): Promise<Running> {
+    return this.world.host.spawn(this.command([this.binary, ...args], env), { cwd: this.home, ...options });
   }
 
   /** Runs a shell script as the user; fails unless it exits with 0. */
