@@ -58,6 +58,13 @@ const containers: Subject[] = [
     undone: true,
     done: isUp,
   },
+  {
+    name: 'run -d with limits',
+    command: words(`run -d --name victim -m 64m --pids-limit 50 ${sleeper}`),
+    after: victimGone,
+    undone: true,
+    done: isUp,
+  },
   { name: 'create', command: words('create --name victim -v /etc busybox true'), after: victimGone, undone: true },
   {
     name: 'start',
