@@ -126,6 +126,20 @@ const containers: Subject[] = [
     codes: [126, 127, 255],
     heals: isUp,
   },
+  {
+    name: 'run -d with a named volume',
+    command: words(`run -d --name victim -v data:/etc ${sleeper}`),
+    after: quiet('rm -f -v victim', 'volume rm data'),
+    done: isUp,
+  },
+  { name: 'volume create', command: words('volume create data'), after: quiet('volume rm data'), undone: true },
+  {
+    name: 'volume rm',
+    before: 'minirun volume create data >/dev/null',
+    command: words('volume rm data'),
+    after: quiet('volume rm data'),
+    done: '! minirun volume inspect data >/dev/null 2>&1',
+  },
 ];
 
 const networks: Subject[] = [
