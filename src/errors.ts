@@ -35,10 +35,8 @@ export class MinirunErrors extends MinirunError {
   ) {
     super(
       what,
-      errors
-        .map(messageOf)
-        .filter((why) => why !== what)
-        .join('; '),
+      // Two that have failed for the same reason say so once.
+      [...new Set(errors.map(messageOf))].filter((why) => why !== what).join('; '),
       remedy,
     );
     this.name = 'MinirunErrors';

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
-import { faultPoint } from '../host/fault.ts';
+import { faultPoint, killPoint } from '../host/fault.ts';
 import { isAlive, selfRef } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
 import { type Event, recordEvent } from '../state/events.ts';
@@ -114,10 +114,15 @@ export function workplace(name: string): string {
   const { pid, start } = selfRef();
   const directory = path.join(paths.volumes(), `.new-${pid}-${start}-${randomBytes(3).toString('hex')}-${name}`);
   fs.mkdirSync(directory, { mode: 0o700 });
-  const data = path.join(directory, '_data');
-  fs.mkdirSync(data);
-  // mkdir(2) heeds the umask.
-  fs.chmodSync(data, 0o755);
+  try {
+    const data = path.join(directory, '_data');
+    fs.mkdirSync(data);
+    // mkdir(2) heeds the umask.
+    fs.chmodSync(data, 0o755);
+  } catch (error) {
+    removeTree(directory);
+    throw error;
+  }
   return directory;
 }
 
@@ -132,7 +137,8 @@ export function publishVolume(directory: string, record: VolumeRecord): boolean 
     return false;
   }
   recordEvent(volumeEvent('create', record.name));
-  faultPoint('volume.published');
+  // It is there: nothing of this can fail any more.
+  killPoint('volume.published');
   return true;
 }
 

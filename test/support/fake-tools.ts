@@ -21,13 +21,14 @@ export interface Outcome {
 /**
  * `ip`, `iptables` and `iptables-restore` that write down how they are called. In their world `add THING` and `-A THING`
  * make a thing, `del THING` and `-D THING` delete it, with the tools' own messages when it is not there; a thing called
- * `broken…` can be neither made nor deleted, and `full` is one too many.
+ * `broken…` can be neither made nor deleted, `full` is one too many, and when `killed` is to be made the tool is killed.
  */
 const fake = `#!/bin/sh
 here=\${0%/*} tool=\${0##*/}
 one() {
   case "$1 $2" in
     *' broken'*) echo 'RTNETLINK answers: Device or resource busy' >&2; return 1 ;;
+    'add killed'*) kill -KILL $$ ;;
     *' full'*) echo 'RTNETLINK answers: Exchange full' >&2; return 1 ;;
     'add '*|'-A '*) : >"$here/world/$2" ;;
     'del '*|'-D '*) rm "$here/world/$2" 2>/dev/null || { echo "Cannot find device \\"$2\\"" >&2; return 1; } ;;

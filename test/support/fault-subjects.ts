@@ -58,6 +58,13 @@ const containers: Subject[] = [
     undone: true,
     done: isUp,
   },
+  {
+    name: 'run -d with limits',
+    command: words(`run -d --name victim -m 64m --pids-limit 50 ${sleeper}`),
+    after: victimGone,
+    undone: true,
+    done: isUp,
+  },
   { name: 'create', command: words('create --name victim -v /etc busybox true'), after: victimGone, undone: true },
   {
     name: 'start',
@@ -118,6 +125,20 @@ const containers: Subject[] = [
     after: victimGone,
     codes: [126, 127, 255],
     heals: isUp,
+  },
+  {
+    name: 'run -d with a named volume',
+    command: words(`run -d --name victim -v data:/etc ${sleeper}`),
+    after: quiet('rm -f -v victim', 'volume rm data'),
+    done: isUp,
+  },
+  { name: 'volume create', command: words('volume create data'), after: quiet('volume rm data'), undone: true },
+  {
+    name: 'volume rm',
+    before: 'minirun volume create data >/dev/null',
+    command: words('volume rm data'),
+    after: quiet('volume rm data'),
+    done: '! minirun volume inspect data >/dev/null 2>&1',
   },
 ];
 

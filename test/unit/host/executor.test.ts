@@ -120,6 +120,12 @@ describe('a failure', () => {
     expect(present).toEqual([]);
   });
 
+  test('of an ip that is killed: what it had come to is undone, and that it was killed is told', () => {
+    const { errors, present } = apply([thing('a'), thing('killed')]);
+    expect(errors[0]).toContain('ip was killed');
+    expect(present).toEqual([]);
+  });
+
   test('of the undo too: every error is told, and the rest is undone', () => {
     const stuck = (name: string) => step(name, [ip('add', name)], [ip('del', `broken-${name}`)]);
     const { errors, present } = apply([thing('a'), stuck('s'), thing('b', 'web'), stuck('t'), thing('broken')]);
