@@ -87,7 +87,9 @@ export function checkPlace(): string[] {
   try {
     stat = fs.statSync(root, { throwIfNoEntry: false });
   } catch (error) {
-    throw unusable(`it cannot be looked at (${(error as NodeJS.ErrnoException).code})`, 'Choose another: --root DIR');
+    const { code } = error as NodeJS.ErrnoException;
+    const why = code === 'EACCES' ? 'it is in a directory that is closed to you' : `it cannot be looked at (${code})`;
+    throw unusable(why, 'Choose another: --root DIR');
   }
   if (stat === undefined) {
     refuseOpenParent(existingPart(root));
