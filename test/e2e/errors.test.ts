@@ -137,10 +137,10 @@ describe.skipIf(skipOrFail(missingWorld()))('bad input', () => {
     await expectRefusal(result, 125, /network namespace "mine".*exists already/, /ip netns del mine/);
   });
 
-  test('no root', async () => {
+  test('no root, and the state directory of somebody else', async () => {
     for (const args of [run(), ['ps']]) {
       const result = await world.host.run(['setpriv', '--reuid', '65534', '--clear-groups', minirun, ...args]);
-      await expectRefusal(result, 125, /takes root/, /sudo/);
+      await expectRefusal(result, 125, /cannot use the state directory/, /--root DIR/);
     }
   });
 
