@@ -14,7 +14,7 @@ import { missingWorld, skipOrFail } from '../support/skip.ts';
 const wanted = process.env.MINIRUN_FAULTS ?? `seed:${Math.floor(Date.now() / 86_400_000)}`;
 
 /** Per group of subjects in a sample. */
-const sampleSize = 7;
+const sampleSize = 5;
 
 /** Mulberry32: numbers from 0 to 1, the same for the same seed. */
 function randomNumbers(seed: number): () => number {
