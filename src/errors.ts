@@ -35,8 +35,11 @@ export class MinirunErrors extends MinirunError {
   ) {
     super(
       what,
-      // Two that have failed for the same reason say so once.
-      [...new Set(errors.map(messageOf))].filter((why) => why !== what).join('; '),
+      errors
+        .map(messageOf)
+        // What has failed first has often failed again on the way back, for the same reason.
+        .filter((why) => why !== what)
+        .join('; '),
       remedy,
     );
     this.name = 'MinirunErrors';
