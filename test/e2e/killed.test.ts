@@ -156,6 +156,8 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
         'echo up; sleep 1000',
       ]);
       await running.waitFor('up');
+      // The command speaks before minirun has written down that it runs: until then a kill leaves nothing.
+      await world.sh(`until [ "$(minirun inspect --format '{{.State.Status}}' victim)" = running ]; do :; done`);
       running.kill('SIGKILL');
       await world.sh('minirun ps');
       expect((await world.run(['inspect', 'victim'])).code === 0).toBe(left);
