@@ -277,7 +277,11 @@ function innerScript(
   lines.push(`hostname ${word(spec.hostname)}`);
   for (const [key, value] of Object.entries({ ...sysctl, ...spec.linux.sysctl }))
     lines.push(`echo ${word(value)} >${inside(sysctlFile(key))}`);
-  const { readonlyPaths, maskedPaths } = spec.linux;
+  const { maskedPaths } = spec.linux;
+  // A file of /proc cannot be put on itself there by mount(8); nobody in there may write to it anyway.
+  const readonlyPaths = spec.linux.readonlyPaths.filter(
+    (each) => within === undefined || each !== '/proc/sysrq-trigger',
+  );
   if (readonlyPaths.length > 0) {
     lines.push(
       `for p in ${readonlyPaths.map(inside).join(' ')}; do`,

@@ -80,7 +80,7 @@ async function stageRoot(
 
 /** What of a container's volumes is given to its ids, too: nobody else has these. */
 function givenPlaces({ volumes = [] }: Definition): string[] {
-  return volumes.map(({ name }) => volumeData(name));
+  return volumes.filter(({ named, from }) => !named && !from).map(({ name }) => volumeData(name));
 }
 
 /** Gives the files of a container and of its anonymous volumes to its ids. @returns what that has cost */

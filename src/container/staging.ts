@@ -389,7 +389,7 @@ function stageDevices({ options }: OciMount, devices: readonly OciDevice[], plac
   const data = options.filter((option) => flags[option] === undefined);
   const flag = options.reduce((sum, option) => sum | (flags[option] ?? 0), 0);
   mount('tmpfs', dev, 'tmpfs', flag, [...data, `uid=${ids.uid}`, `gid=${ids.gid}`].join(','));
-  for (const { path, type, major, minor, fileMode } of devices) {
+  for (const { path, type, major, minor, fileMode, uid = 0, gid = 0 } of devices) {
     const node = `${place}${path}`;
     const first = fs.mkdirSync(node.slice(0, node.lastIndexOf('/')), { recursive: true, mode: 0o755 });
     if (first !== undefined) fs.chownSync(first, ids.uid, ids.gid);
@@ -398,7 +398,8 @@ function stageDevices({ options }: OciMount, devices: readonly OciDevice[], plac
     check(libc.mknodat(AT_FDCWD, cstring(node), kind | fileMode, device), `mknod ${path}`);
     // mknod(2) heeds the umask of whoever runs minirun.
     fs.chmodSync(node, fileMode);
-    fs.chownSync(node, ids.uid, ids.gid);
+    // As without: the ids are those of the container.
+    fs.chownSync(node, uid < ids.size ? ids.uid + uid : ids.uid, gid < ids.size ? ids.gid + gid : ids.gid);
   }
   for (const [name, target] of deviceLinks) {
     fs.symlinkSync(target, `${dev}/${name}`);
