@@ -351,7 +351,7 @@ describe.skipIf(skipOrFail(missingWorld()))('what may go wrong in a pull', () =>
   describe('a full disk', () => {
     const small = async (name: string, size: string): Promise<void> => {
       root = path.join(world.directory, name);
-      await world.sh(`mkdir ${root}; mount -t tmpfs -o size=${size} small ${root}`);
+      await world.sh(`mkdir ${root}; mount -t tmpfs -o size=${size},mode=700 small ${root}`);
     };
     const free = async (): Promise<void> => {
       await world.sh(`umount ${root}`);
