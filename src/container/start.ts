@@ -199,7 +199,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     if (oomScoreAdj !== undefined) setOomScore(ready.pid, oomScoreAdj);
     await cgroup?.limit();
     if (definition.healthcheck !== undefined) await (await import('./health-checks.ts')).beginChecks(definition);
-    const status = await whileAlive(starting.init, async () => {
+    const status = await whileAlive(starting.init, spec.linux.seccomp, async () => {
       const opened = openStatus(ready, spec.linux.seccomp);
       await mode.onReady?.(ready);
       if (!mode.foreground && definition.tty) await logTerminal(ready, files.log);
@@ -310,12 +310,17 @@ async function wire(
 }
 
 /** Opens what only a living init has. @throws MinirunError when it fails because init was killed */
-async function whileAlive<T>(init: ProcessRef | undefined, open: () => Promise<T>): Promise<T> {
+async function whileAlive<T>(
+  init: ProcessRef | undefined,
+  seccomp: OciLinux['seccomp'],
+  open: () => Promise<T>,
+): Promise<T> {
   try {
     return await open();
   } catch (error) {
     if (isAlive(init)) throw error;
-    throw new MinirunError('cannot start the container', 'its init process was killed');
+    const { what, why, remedy } = killed(seccomp);
+    throw new MinirunError(what, why, remedy);
   }
 }
 
@@ -399,12 +404,19 @@ export function openStatus(ready: Ready, seccomp: OciLinux['seccomp']): Promise<
     const line = content.split('\n').find((each) => each.startsWith('{'));
     if (line !== undefined) return JSON.parse(line) as Failure;
     if (content.startsWith(execMark)) return undefined;
-    const what = 'cannot start the container';
-    if (typeof seccomp === 'string') return { type: 'failed', what, why: 'its init process was killed', code: 125 };
-    const why =
-      'its init process was killed, probably by the seccomp profile, under which it has its last steps to take';
-    return { type: 'failed', what, why, remedy: 'Look into docs/security-options.md for what it needs', code: 125 };
+    return killed(seccomp);
   });
+}
+
+/** What init's death says, after it was ready. A profile of the user's own is already on init for its last steps. */
+function killed(seccomp: OciLinux['seccomp']): Failure {
+  const failure = { type: 'failed', what: 'cannot start the container', code: 125 } as const;
+  if (typeof seccomp === 'string') return { ...failure, why: 'its init process was killed' };
+  return {
+    ...failure,
+    why: 'its init process was killed, probably by the seccomp profile, under which it has its last steps to take',
+    remedy: 'Look into docs/security-options.md for what it needs',
+  };
 }
 
 async function readToEnd(fd: number): Promise<string> {
