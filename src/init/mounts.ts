@@ -316,15 +316,19 @@ export class Rootfs {
     const target = this.openExisting(masked);
     if (target === undefined) return;
     const isDirectory = (fs.fstatSync(target).mode & S_IFMT) === S_IFDIR;
-    this.cover(target, isDirectory ? this.nothing() : this.ownNull(), masked);
+    if (isDirectory) this.empty(target, masked);
+    else this.cover(target, this.ownNull(), masked);
     fs.closeSync(target);
   }
 
-  private nothing_: number | undefined;
+  private nothing: number | undefined;
 
-  private nothing(): number {
-    this.nothing_ ??= newMount('tmpfs', 'tmpfs', ['size=0k'], MOUNT_ATTR.RDONLY);
-    return this.nothing_;
+  /** Puts an empty file system on a directory, each time the same. Of a mount without a place Linux makes copies only since 6.15. */
+  private empty(target: number, label: string): void {
+    if (this.nothing !== undefined) return this.cover(target, this.nothing, label);
+    const made = newMount('tmpfs', 'tmpfs', ['size=0k'], MOUNT_ATTR.RDONLY);
+    placeMount(made, target, label);
+    this.nothing = made;
   }
 
   private null_: number | undefined;
@@ -377,7 +381,7 @@ export class Rootfs {
   /** Makes the root the working directory, and keeps nothing open. */
   enter(): void {
     process.chdir(`/proc/self/fd/${this.fd}`);
-    for (const fd of [this.fd, ...this.held.values(), this.null_, this.nothing_])
+    for (const fd of [this.fd, ...this.held.values(), this.null_, this.nothing])
       if (fd !== undefined) fs.closeSync(fd);
   }
 
