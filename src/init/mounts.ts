@@ -381,8 +381,7 @@ export class Rootfs {
   /** Makes the root the working directory, and keeps nothing open. */
   enter(): void {
     process.chdir(`/proc/self/fd/${this.fd}`);
-    for (const fd of [this.fd, ...this.held.values(), this.null_, this.nothing])
-      if (fd !== undefined) fs.closeSync(fd);
+    for (const fd of [this.fd, ...this.held.values(), this.null_, this.nothing]) if (fd !== undefined) fs.closeSync(fd);
   }
 
   private openExisting(file: string): number | undefined {
