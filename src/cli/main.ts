@@ -167,8 +167,22 @@ function commandOf(name = ''): (typeof commands)[string] | undefined {
 /** Commands that need neither the state directory nor root. */
 const harmless = new Set(['version', 'doctor', 'help', '--help', '-h', undefined]);
 
+/** As a shell tells of a program that SIGPIPE has ended. */
+const unread = 128 + 13;
+
+/** Commands that finish what they are at when nobody reads what they print (`| head -1`); others end then. */
+const finishes = new Set(
+  `run create start stop kill restart rm exec cp rename commit update pause unpause network link route capture events pull push
+   load import save export tag rmi image volume system login logout healthcheck generate reap`.split(/\s+/),
+);
+
 /** Runs the command line; the only place, with the commands' files, that prints or sets the exit code. */
 export async function main(argv: string[]): Promise<void> {
+  let isUnread = false;
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    isUnread = true;
+    if (error.code !== 'EPIPE' || !finishes.has(takeGlobalOptions(argv)[0] ?? '')) process.exit(unread);
+  });
   if (argv[0] === '--version' || argv[0] === '-v') {
     process.stdout.write(`minirun version ${version}\n`);
     return;
@@ -178,6 +192,7 @@ export async function main(argv: string[]): Promise<void> {
   } catch (error) {
     process.exitCode = report(error, argv);
   }
+  if (isUnread) process.exitCode ||= unread;
   if (isAnythingDamaged()) await reportDamage();
   if (isInside()) await leave(takeGlobalOptions(argv)[0]);
 }

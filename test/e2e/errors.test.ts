@@ -137,6 +137,20 @@ describe.skipIf(skipOrFail(missingWorld()))('bad input', () => {
     await expectRefusal(result, 125, /network namespace "mine".*exists already/, /ip netns del mine/);
   });
 
+  test('a reader that has gone: silence, and the code of SIGPIPE', async () => {
+    for (const words of [
+      'ps',
+      'network ls',
+      '--help',
+      'inspect taken',
+      `create --name unread ${run().slice(-2).join(' ')}`,
+    ]) {
+      const script = `exec 3> >(true); wait $!; ${minirun} ${words} >&3; echo "code $?" >&2`;
+      expect(await world.host.run(['bash', '-c', script])).toMatchObject({ stdout: '', stderr: 'code 141\n' });
+    }
+    await world.sh('minirun rm unread');
+  });
+
   test('another user, and the state directory of root', async () => {
     for (const args of [run(), ['ps']]) {
       const result = await world.host.run(['setpriv', '--reuid', '65534', '--clear-groups', minirun, ...args]);
