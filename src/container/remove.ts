@@ -6,7 +6,7 @@ import { withLock } from '../state/lock.ts';
 import { drawOnReserve } from '../state/reserve.ts';
 import { deleteContainer, finish, refuseNewer } from './finish.ts';
 import { nextState } from './stop.ts';
-import { containerFiles, readState, requireContainer, writeState } from './store.ts';
+import { type Container, containerFiles, findId, readState, requireContainer, writeState } from './store.ts';
 
 /**
  * Removes a container with all that belongs to it but its anonymous volumes.
@@ -19,8 +19,9 @@ export async function removeContainer(
   reference: string,
   { force, volumes }: { force: boolean; volumes: boolean },
 ): Promise<void> {
-  const { definition } = requireContainer(reference);
-  const { id, name } = definition;
+  const container = toBeRemoved(reference, force);
+  if (container === undefined) return;
+  const { id, name } = container.definition;
   const { removing } = containerFiles(id);
   refuseNewer(id);
   drawOnReserve();
@@ -45,6 +46,16 @@ export async function removeContainer(
     await nextState(id, state.status, 10_000);
     // A start takes milliseconds: that process hangs. What it has left is reclaimed then.
     if (state.status === 'starting' && readState(id)?.status === 'starting') signalProcess(state.owner, 'SIGKILL');
+  }
+}
+
+/** With `force`, one that somebody else has just taken away is as good as removed. */
+function toBeRemoved(reference: string, force: boolean): Container | undefined {
+  try {
+    return requireContainer(reference);
+  } catch (error) {
+    if (force && findId(reference) === undefined) return undefined;
+    throw error;
   }
 }
 
