@@ -175,6 +175,16 @@ describe.skipIf(skipOrFail(missingWorld()))('bad input', () => {
     expect((await world.run(['exec', 'taken', 'echo', 'alive'])).stdout).toBe('alive\n');
     expect((await world.run(['rm', '-f', 'taken'])).stdout).toBe('taken\n');
   });
+
+  test('no iptables on this machine: what needs none works', async () => {
+    const hidden = ['unshare', '--mount', 'sh', '-c', hide('iptables-save'), 'hide', minirun];
+    expect(await world.host.run([...hidden, ...run('--network', 'none')])).toMatchObject({ code: 0, stderr: '' });
+    expect(await world.host.run([...hidden, 'system', 'reconcile'])).toMatchObject({
+      code: 0,
+      stdout: 'nothing to mend\n',
+      stderr: '',
+    });
+  });
 });
 
 /** A script that runs a command on a machine without that tool: the two folders are replaced by links to their files. */
