@@ -189,7 +189,7 @@ const lessons: Lesson[] = [
       change(
         'src/init/libc.ts',
         'const beneathWithoutLinksAndMounts = 0x08 | 0x04 | 0x01;',
-        'const beneathWithoutLinksAndMounts = 0x08;',
+        'const beneathWithoutLinksAndMounts = 0x10;',
       ),
     ],
   },
