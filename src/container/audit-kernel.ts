@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import { messageOf } from '../errors.ts';
 import { which } from '../host/launch.ts';
 import { type HostCommand, ip, ipIn, type Step } from '../host/steps.ts';
+import { inParallel } from '../image/parallel.ts';
 import { hostIfnameOf } from '../network/address.ts';
 import { hasAddress, missingGateways, missingRuleCount, strayPorts, strayRules } from '../network/audit.ts';
 import { addressesOf, gatewayEndpoint, planAttach, planDefaultRoutes, planPort } from '../network/attach.ts';
@@ -113,9 +114,6 @@ function auditForwarding(networks: readonly Network[]): Found[] {
   });
 }
 
-/** How many containers are looked into at once: three processes each. */
-const atOnce = 4;
-
 async function auditRunning(
   running: readonly Container[],
   networks: readonly Network[],
@@ -123,12 +121,10 @@ async function auditRunning(
   namespaces: ReadonlySet<string>,
 ): Promise<Found[]> {
   const found: Found[] = [];
-  const waiting = running.filter(({ state }) => state.netns !== undefined);
-  const worker = async () => {
-    for (let each = waiting.shift(); each !== undefined; each = waiting.shift())
-      found.push(...(await auditContainer(each, networks, host, namespaces)));
-  };
-  await Promise.all(Array.from({ length: atOnce }, worker));
+  await inParallel(
+    running.filter(({ state }) => state.netns !== undefined),
+    async (each) => void found.push(...(await auditContainer(each, networks, host, namespaces))),
+  );
   return found;
 }
 

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { killPoint } from '../host/fault.ts';
+import { subordinateRanges } from '../host/subids.ts';
 import { readFile } from '../state/files.ts';
 import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
@@ -124,11 +125,9 @@ function readPools(): { uid: Pool; gid: Pool } {
  * @param accounts text of passwd(5) or group(5)
  */
 export function parsePool(subordinate: string, accounts: string): Pool {
-  const entries = subordinate.split('\n').flatMap((line): (Range & { name: string })[] => {
-    const [name = '', first, size] = line.trim().split(':');
-    const range = { name, first: Number(first), size: Number(size) };
-    return name.startsWith('#') || !(range.first > 0 && range.size > 0) ? [] : [range];
-  });
+  const entries = subordinateRanges(subordinate).flatMap(({ owner, start, count }): (Range & { name: string })[] =>
+    owner.startsWith('#') || start === 0 ? [] : [{ name: owner, first: start, size: count }],
+  );
   const of = (name: string) => entries.filter((entry) => entry.name === name);
   const own = [of('minirun'), of('containers')].find((list) => list.length > 0);
   if (own !== undefined) return { own: own.map(({ first, size }) => ({ first, size })), others: [] };

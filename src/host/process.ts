@@ -9,8 +9,8 @@ export interface ProcessRef {
   start: number;
 }
 
-/** Start time of a process in clock ticks since boot; undefined when it is gone or a zombie. */
-export function startTime(pid: number): number | undefined {
+/** The fields of a process's `stat` from the third (its state) on, as proc_pid_stat(5) counts; undefined when it is gone. */
+export function statFields(pid: number): string[] | undefined {
   let stat: string;
   try {
     stat = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
@@ -18,9 +18,13 @@ export function startTime(pid: number): number | undefined {
     return undefined;
   }
   // The command name is in parentheses and may hold anything, so count fields from the last one.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  if (fields[0] === 'Z' || fields[0] === 'X') return undefined;
-  return Number(fields[19]);
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+}
+
+/** Start time of a process in clock ticks since boot; undefined when it is gone or a zombie. */
+export function startTime(pid: number): number | undefined {
+  const fields = statFields(pid);
+  return fields === undefined || fields[0] === 'Z' || fields[0] === 'X' ? undefined : Number(fields[19]);
 }
 
 /** The reference of a running process, or undefined when it is gone. */

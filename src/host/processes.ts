@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { statFields } from './process.ts';
 
 /** What /proc says of a process in `stat`: proc_pid_stat(5). */
 export interface ProcessStat {
@@ -12,13 +13,8 @@ export interface ProcessStat {
 }
 
 export function readStat(pid: number): ProcessStat | undefined {
-  let stat: string;
-  try {
-    stat = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
-  } catch {
-    return undefined;
-  }
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const fields = statFields(pid);
+  if (fields === undefined) return undefined;
   const number = (field: number) => Number(fields[field - 3]);
   return {
     pid,

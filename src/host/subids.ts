@@ -17,7 +17,7 @@ export interface IdMapping {
  * @param user the lines begin with a login name or with a number, which is a user's also in subgid
  */
 export function rangesOf(text: string, user: { name: string; uid: number }): SubordinateRange[] {
-  return linesOf(text).flatMap(({ owner, start, count }) =>
+  return subordinateRanges(text).flatMap(({ owner, start, count }) =>
     owner === user.name || owner === String(user.uid) ? [{ start, count }] : [],
   );
 }
@@ -41,11 +41,12 @@ export function mappingArguments(mappings: readonly IdMapping[]): string[] {
 
 /** 65536 ids that are nobody's, for the remedy of a user who has none: `100000-165535`. Pure. */
 export function freeRange(...texts: string[]): string {
-  const end = Math.max(100_000, ...texts.flatMap(linesOf).map(({ start, count }) => start + count));
+  const end = Math.max(100_000, ...texts.flatMap(subordinateRanges).map(({ start, count }) => start + count));
   return `${end}-${end + 65_535}`;
 }
 
-function linesOf(text: string): ({ owner: string } & SubordinateRange)[] {
+/** All ranges in the text of subuid(5) or subgid(5), with the login name or the number of whose they are. Pure. */
+export function subordinateRanges(text: string): ({ owner: string } & SubordinateRange)[] {
   return text.split('\n').flatMap((line) => {
     const [owner = '', start = '', count = ''] = line.trim().split(':');
     if (owner === '' || !/^\d+$/.test(start) || !/^\d+$/.test(count) || count === '0') return [];
