@@ -79,8 +79,9 @@ export async function finish(
     if (!isTold) recordDeath(definition, before, { exitCode: ending.exitCode, isKilled });
     isTold = true;
   };
+  const departure: Departure = { goingDown: [], idle: [] };
   for (let pass = 1; pass <= 2; pass++) {
-    const failed = await takeDown(before, id, linger, async () => {
+    const failed = await takeDown(before, id, linger, departure, async () => {
       if (then === 'removed') {
         const definition = readContainer(id)?.definition;
         if (definition !== undefined) announce(definition);
@@ -133,11 +134,16 @@ function networksOf(id: string, { endpoints }: ContainerState): string[] {
   return [...new Set([...endpoints, ...wanted].map(({ network }) => network))];
 }
 
-/** Everything that is undone when a container ends, then `conclude` if nothing of it has failed. */
+/**
+ * Everything that is undone when a container ends, then `conclude` if nothing of it has failed.
+ *
+ * @param departure what an earlier pass has claimed and not taken down: nobody else does while this process lives
+ */
 async function takeDown(
   before: ContainerState,
   id: string,
   linger: boolean,
+  departure: Departure,
   conclude: () => Promise<void>,
 ): Promise<Error[]> {
   const errors: Error[] = [];
@@ -150,7 +156,6 @@ async function takeDown(
   };
   // Processes and steps of a former boot are gone, and their pids may be those of others now.
   const sameBoot = before.boot === bootId();
-  let departure: Departure = { goingDown: [], idle: [] };
   const cgroup = sameBoot ? before.cgroup : undefined;
   await attempt(async () => {
     faultPoint('finish.claimed');
@@ -189,7 +194,9 @@ async function takeDown(
   });
   // Nor the address: rules and names of this container stood for it.
   await attempt(async () => {
-    departure = await leave(id, before.endpoints.length > 0 ? networksOf(id, before) : undefined, linger);
+    const left = await leave(id, before.endpoints.length > 0 ? networksOf(id, before) : undefined, linger);
+    departure.goingDown.push(...left.goingDown);
+    departure.idle = left.idle;
     faultPoint('finish.left');
     errors.push(...(await tearDown(departure)));
     faultPoint('finish.lowered');

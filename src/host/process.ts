@@ -112,6 +112,16 @@ export function endOrphans(parent: ProcessRef | undefined): void {
  * @returns how many there were
  */
 export function endMarked(variable: string): number {
+  for (let count = 0; ; ) {
+    const ended = endListed(variable);
+    count += ended;
+    // One that has ended may have started another after the list was read, as a daemon does when it goes into the background.
+    if (ended === 0) return count;
+  }
+}
+
+/** Kills those that are there at this moment. */
+function endListed(variable: string): number {
   let count = 0;
   for (const entry of fs.readdirSync('/proc')) {
     const pid = Number(entry);

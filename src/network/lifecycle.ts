@@ -199,7 +199,9 @@ async function raise(
     const network = requireNetwork(name);
     const facts = await factsFor(network);
     refuseForeignBridge(network, facts);
-    if (!facts.bridgeExists) await endNameServer(name);
+    // Whoever took the network down may have been killed at it. Its name server holds the port that the new one needs, and
+    // knows nothing of a bridge that has been made anew.
+    await endNameServer(name);
     const steps = planNetwork(network, facts, readNameFacts(network));
     await updateClaimed(name, (current) => {
       current.applied = withUndoOf(current.applied, steps);
@@ -268,11 +270,16 @@ async function leftoverGone(ifname: string): Promise<void> {
 /**
  * What has to be undone after `steps` have been applied to a network where `before` is there already, in whole or in
  * part. An earlier step keeps its undo where the new plan finds nothing to do and so nothing to take back (ip_forward),
- * and where the new plan has nothing like it (a rule of a range that the network no longer has).
+ * and where the new plan has nothing like it (a rule of a range that the network no longer has). What is planned again
+ * keeps its place: it goes after what was made in it. Pure.
  */
 export function withUndoOf(before: readonly Step[], steps: readonly Step[]): Step[] {
-  const undone = new Set(steps.map((step) => JSON.stringify(step.undo)));
-  return [...before.filter((step) => step.undo.length > 0 && !undone.has(JSON.stringify(step.undo))), ...steps];
+  const undoOf = (step: Step) => JSON.stringify(step.undo);
+  const again = new Map(steps.filter(({ undo }) => undo.length > 0).map((step) => [undoOf(step), step]));
+  const kept = new Map(
+    before.filter(({ undo }) => undo.length > 0).map((step) => [undoOf(step), again.get(undoOf(step)) ?? step]),
+  );
+  return [...kept.values(), ...steps.filter((step) => !kept.has(undoOf(step)))];
 }
 
 /** Changes a network that this process has claimed. */
@@ -394,22 +401,29 @@ export function handOver(network: Network): void {
   }
 }
 
-/** Undoes networks that this process has claimed. Goes on after errors. */
-export async function tearDown({ goingDown }: Pick<Departure, 'goingDown'>): Promise<Error[]> {
+/**
+ * Undoes networks that this process has claimed, and gives the claims back. Goes on after errors.
+ *
+ * @param departure keeps those networks in `goingDown` whose claim could not be given back
+ */
+export async function tearDown(departure: Pick<Departure, 'goingDown'>): Promise<Error[]> {
+  const { goingDown } = departure;
+  departure.goingDown = [];
   // What networks of another state directory need stays: whoever goes down last takes it away.
   const stays = ({ id }: Step) => sharedSteps[4].has(id) || sharedSteps[6].has(id);
   const applied = goingDown.flatMap((network) => network.applied);
   const errors = await undoSteps(
     applied.some(stays) && isUpElsewhere() ? applied.filter((step) => !stays(step)) : applied,
   );
-  for (const { name } of goingDown) {
+  for (const network of goingDown) {
     try {
-      await updateClaimed(name, (current) => {
+      await updateClaimed(network.name, (current) => {
         // What could not be undone stays on record: the next command tries again.
         if (errors.length === 0) current.applied = [];
         current.claim = undefined;
       });
     } catch (error) {
+      departure.goingDown.push(network);
       errors.push(error as Error);
     }
   }

@@ -339,14 +339,9 @@ describe.skipIf(skipOrFail(missingWorld()))('image config', () => {
       const creation = await world.spawn(['create', '--name', 'raced', image], {
         env: { MINIRUN_FAULT: `stop:${point}` },
       });
-      const stat = () => /\) (\w) (\d+)/.exec(fs.readFileSync(`/proc/${creation.pid}/stat`, 'utf8'));
-      for (let tries = 0; stat()?.[1] !== 'T' && tries < 1000; tries++)
-        await new Promise((resolve) => setTimeout(resolve, 5));
+      await creation.stopped();
       const removal = await world.run(['rmi', image]);
-      // nsenter, its parent here, stops with it and passes this on.
-      process.kill(Number(stat()?.[2]), 'SIGCONT');
-      creation.kill('SIGCONT');
-      return { created: await creation.exit, removal };
+      return { created: await creation.resume(), removal };
     };
     // Looked up, but not written down yet.
     const early = await meanwhile(await imageWith('CMD ["true"]'), 1);

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import fs from 'node:fs';
 import path from 'node:path';
 import { simulateReboot } from '../support/reboot.ts';
+import { settledSnapshot } from '../support/leaks.ts';
 import { missingWorld, skipOrFail } from '../support/skip.ts';
 import { createWorld, expectNoLeak, type Snapshot, type World } from '../support/world.ts';
 
@@ -200,6 +201,43 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
     await other.sh(`kill -KILL -${linger.pid}; minirun ps`);
     await expectNoLeak(before, other, { timeout: 1000 });
   });
+
+  test('whoever was to take a network down, while somebody waits to use it: one name server, that goes with it', async () => {
+    await using other = await createWorld();
+    await other.sh('minirun run --rm busybox true; minirun system reconcile');
+    const before = await settledSnapshot(other);
+    await other.sh('minirun run -d --name one busybox sleep 1000');
+    const removing = await other.spawn(['rm', '-f', 'one'], { env: { MINIRUN_FAULT: 'stop:finish.left' } });
+    expect(await removing.stopped()).toBe(true);
+    const starting = await other.spawn(['run', '-d', '--name', 'two', 'busybox', 'sleep', '1000']);
+    await until('somebody who waits', () => {
+      const folders = fs.readdirSync(path.join(other.root, 'containers')).filter((each) => /^[0-9a-f]{64}$/.test(each));
+      return folders.some(
+        (id) => readJson<State>(path.join(other.root, 'containers', id, 'state.json')).status === 'starting',
+      );
+    });
+    removing.kill('SIGKILL');
+    await removing.resume();
+    expect(await starting.exit).toMatchObject({ code: 0, stderr: '' });
+    await other.sh('minirun exec two nslookup two 10.90.0.1; minirun rm -f -a');
+    await expectNoLeak(before, other);
+  }, 30_000);
+
+  test('a network is taken down by the second attempt, too', async () => {
+    await using other = await createWorld();
+    await other.sh('minirun run --rm busybox true; minirun system reconcile');
+    const before = await settledSnapshot(other);
+    let hit = false;
+    for (let boundary = 1; !hit; boundary++) {
+      await other.sh('minirun run -d --name victim busybox sleep 1000');
+      const { code, stderr } = await other.run(['rm', '-f', 'victim'], { env: { MINIRUN_FAULT: `fail:${boundary}` } });
+      hit = stderr.includes('finish.left');
+      expect(`${boundary}: ${code} ${stderr}`).toContain('injected fault');
+      if (!hit) await other.sh('minirun rm -f victim || minirun ps');
+    }
+    // With no further command.
+    await expectNoLeak(before, other);
+  }, 30_000);
 
   test('a foreign network namespace of the same name stays', async () => {
     await world.sh('ip netns add victim');

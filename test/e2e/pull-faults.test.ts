@@ -381,11 +381,11 @@ describe.skipIf(skipOrFail(missingWorld()))('what may go wrong in a pull', () =>
       for (let moment = 1; ; moment++) {
         await small(`full-${moment}`, '1m');
         const pulling = await begin(image, { MINIRUN_FAULT: `stop:${moment}` });
-        const isStopped = await stopped(pulling);
+        const isStopped = await pulling.stopped();
         if (isStopped) {
           await world.sh(`head -c 2000000 /dev/zero >${root}/filler 2>/dev/null || true`);
         }
-        const { code, stderr } = isStopped ? await continued(pulling) : await pulling.exit;
+        const { code, stderr } = isStopped ? await pulling.resume() : await pulling.exit;
         seen.push(`${moment}: ${code}`);
         const last = stderr.trimEnd().split('\n').at(-1) ?? '';
         if (code !== 0) {
@@ -509,29 +509,6 @@ describe.skipIf(skipOrFail(missingWorld()))('what may go wrong in a pull', () =>
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
     throw new Error('there is no helper');
-  }
-
-  /** Waits until a process stops itself; false when it ends instead. */
-  async function stopped({ pid, exit }: Running): Promise<boolean> {
-    let ended = false;
-    void exit.finally(() => {
-      ended = true;
-    });
-    while (!ended) {
-      const stat = await fs.promises.readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
-      if (/\) T /.test(stat)) return true;
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-    return false;
-  }
-
-  /** Has a process that has stopped go on to its end. nsenter, its parent here, stops with it, and some time later. */
-  async function continued({ pid, exit }: Running): Promise<Result> {
-    const parent = Number(/\) \w (\d+)/.exec(fs.readFileSync(`/proc/${pid}/stat`, 'latin1'))?.[1]);
-    const timer = setInterval(() => {
-      for (const each of [parent, pid]) if (fs.existsSync(`/proc/${each}`)) process.kill(each, 'SIGCONT');
-    }, 5);
-    return exit.finally(() => clearInterval(timer));
   }
 
   async function sizeOf({ reference }: Published, digest: string): Promise<{ size: number }> {

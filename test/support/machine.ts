@@ -36,6 +36,10 @@ export interface Running {
   end: () => void;
   resize: (cols: number, rows: number) => void;
   kill: (signal?: NodeJS.Signals) => void;
+  /** Waits until it has stopped itself (`MINIRUN_FAULT=stop:N`); false when it ends instead. */
+  stopped: () => Promise<boolean>;
+  /** Has it go on whenever it is stopped, until it ends. */
+  resume: () => Promise<Result>;
   /**
    * Waits until the output (from offset `from` on) holds a text. Fails when the process ends first.
    *
@@ -167,6 +171,17 @@ async function follow(session: Session, title: string, options: RunOptions): Pro
     resize: session.resize,
     kill: (signal = 'SIGTERM') => {
       process.kill(pid, signal);
+    },
+    stopped: async () => {
+      for (; !ended; await new Promise((resolve) => setTimeout(resolve, 5))) if (isStopped(pid)) return true;
+      return false;
+    },
+    resume: () => {
+      // nsenter stops when it sees that its child has, which may be later.
+      const timer = setInterval(() => {
+        for (const each of [session.pid, pid]) killQuietly(each, 'SIGCONT');
+      }, 5);
+      return exit.finally(() => clearInterval(timer));
     },
     exit,
     waitFor: async (text, { timeout = 10_000, from = 0 } = {}) => {
@@ -332,6 +347,14 @@ function childOf(pid: number): number | undefined {
     return child > 0 ? child : undefined;
   } catch {
     return undefined;
+  }
+}
+
+function isStopped(pid: number): boolean {
+  try {
+    return /\) T /.test(fs.readFileSync(`/proc/${pid}/stat`, 'latin1'));
+  } catch {
+    return false;
   }
 }
 
