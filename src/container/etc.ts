@@ -1,10 +1,10 @@
-import fs from 'node:fs';
 import type { Step } from '../host/steps.ts';
 import { addressesOf, gatewayEndpoint } from '../network/attach.ts';
 import type { Endpoint } from '../network/definition.ts';
 import type { Definition } from './definition.ts';
 import type { Container } from './store.ts';
 import { containerFiles, findId } from './store.ts';
+import { textOf } from '../host/text.ts';
 
 const loopback = '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n';
 
@@ -71,22 +71,14 @@ export function resolvConfContent(
 
 /** Reads the host's resolver files. */
 export function hostResolvers(): HostResolvers {
-  return { resolvConf: readOr('/etc/resolv.conf'), upstream: readOr('/run/systemd/resolve/resolv.conf') };
+  return { resolvConf: textOf('/etc/resolv.conf'), upstream: textOf('/run/systemd/resolve/resolv.conf') };
 }
 
 /** The resolver files that a container's are made of: the host's, or those of the container whose network it shares. */
 export function resolversFor({ network }: Definition): HostResolvers {
   if (!network.startsWith('container:')) return hostResolvers();
   const id = findId(network.slice('container:'.length));
-  return { resolvConf: id === undefined ? '' : readOr(containerFiles(id).resolvConf), upstream: '' };
-}
-
-function readOr(file: string): string {
-  try {
-    return fs.readFileSync(file, 'utf8');
-  } catch {
-    return '';
-  }
+  return { resolvConf: id === undefined ? '' : textOf(containerFiles(id).resolvConf), upstream: '' };
 }
 
 /** Steps that make the files and folders a container starts with. They go with its folder. */

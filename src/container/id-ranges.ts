@@ -10,6 +10,7 @@ import { paths, stateRoot } from '../state/paths.ts';
 import { type IdReservations, idReservationsShape } from './files.ts';
 import type { IdRange } from './protocol.ts';
 import { containerIds, isRunning, readContainer, readOwners } from './store.ts';
+import { textOf } from '../host/text.ts';
 
 /** `first` and the ids after it, `size` in all. */
 interface Range {
@@ -96,7 +97,7 @@ export function rebuiltIds(): IdReservations {
 }
 
 function idsOfProcess(pid: number): IdRange | undefined {
-  const map = (kind: string) => read(`/proc/${pid}/${kind}_map`).trim().split(/\s+/).map(Number);
+  const map = (kind: string) => textOf(`/proc/${pid}/${kind}_map`).trim().split(/\s+/).map(Number);
   const [, uid, size] = map('uid');
   const [, gid] = map('gid');
   return uid === undefined || gid === undefined || size === undefined ? undefined : { uid, gid, size };
@@ -114,8 +115,8 @@ export interface Pool {
 
 function readPools(): { uid: Pool; gid: Pool } {
   return {
-    uid: parsePool(read('/etc/subuid'), read('/etc/passwd')),
-    gid: parsePool(read('/etc/subgid'), read('/etc/group')),
+    uid: parsePool(textOf('/etc/subuid'), textOf('/etc/passwd')),
+    gid: parsePool(textOf('/etc/subgid'), textOf('/etc/group')),
   };
 }
 
@@ -194,12 +195,4 @@ function findFree(size: number, held: readonly Range[], { own, others }: Pool, s
     }
   }
   return undefined;
-}
-
-function read(file: string): string {
-  try {
-    return fs.readFileSync(file, 'utf8');
-  } catch {
-    return '';
-  }
 }

@@ -5,6 +5,7 @@ import { userName } from '../host/user.ts';
 import { namespaceObstacle } from '../host/userns.ts';
 import { type Check, isRoot, missing, ok, warning } from './check.ts';
 import { asRoot, installCommand } from './packages.ts';
+import { textOf } from '../host/text.ts';
 
 /**
  * What an ordinary user needs to run containers without root. For root all of that is a matter of others, and what is
@@ -22,13 +23,7 @@ const absent = (name: string, found: string, remedy?: string): Check =>
 function checkNamespaces(): Check {
   const name = 'user namespaces';
   if (!fs.existsSync('/proc/self/ns/user')) return absent(name, 'this kernel has none', 'boot a kernel that has them');
-  const obstacle = namespaceObstacle((key) => {
-    try {
-      return fs.readFileSync(`/proc/sys/${key}`, 'latin1').trim();
-    } catch {
-      return undefined;
-    }
-  });
+  const obstacle = namespaceObstacle((key) => textOf(`/proc/sys/${key}`).trim());
   if (obstacle === undefined) return ok(name, 'for all users');
   return absent(name, obstacle.why, asRoot(obstacle.remedy.replace(/^.*?sudo /, '')));
 }
@@ -44,7 +39,7 @@ async function checkIds(): Promise<Check[]> {
 
 async function checkSubordinate(): Promise<Check> {
   const name = 'subordinate ids';
-  const [uids, gids] = [readOr('/etc/subuid'), readOr('/etc/subgid')];
+  const [uids, gids] = [textOf('/etc/subuid'), textOf('/etc/subgid')];
   const uid = process.getuid?.() ?? 0;
   const username = (await userName(uid)) ?? String(uid);
   const user = { name: username, uid };
@@ -81,12 +76,4 @@ function checkUplink(): Check {
 function checkPorts(): Check {
   if (which('slirp4netns') !== undefined) return ok('slirp4netns', 'publishes ports of users');
   return warning('slirp4netns', 'not installed: users cannot publish ports (-p)', installCommand('slirp4netns'));
-}
-
-function readOr(file: string): string {
-  try {
-    return fs.readFileSync(file, 'utf8');
-  } catch {
-    return '';
-  }
 }

@@ -1,7 +1,7 @@
 /**
  * What of this machine's settings keeps an ordinary user from making a user namespace; undefined when nothing does. Pure.
  *
- * @param read the value of a sysctl, undefined where this kernel has none of that name
+ * @param read the value of a sysctl, undefined or empty where this kernel has none of that name
  */
 export function namespaceObstacle(
   read: (key: string) => string | undefined,

@@ -7,6 +7,7 @@ import { runDirectly } from '../host/tool.ts';
 import { interfaceExists, overlappingRoute, routedRanges } from '../network/facts.ts';
 import { machineFiles, type MachineRecord } from '../state/machine.ts';
 import { nsenterArgv } from './holder.ts';
+import { textOf } from '../host/text.ts';
 
 /** The program that carries what leaves the machine in small: it makes ordinary connections of the user's of it. */
 type Carrier = 'pasta' | 'slirp4netns';
@@ -64,10 +65,10 @@ function addresses(index: number): Addresses {
  */
 export function planResolvConf(): string | undefined {
   const usable = (text: string) => servers(text).filter((server) => !/^(127\.|::1$)/.test(server));
-  const hosts = readOr('/etc/resolv.conf');
+  const hosts = textOf('/etc/resolv.conf');
   if (usable(hosts).length > 0) return undefined;
   // Those that systemd-resolved's stub asks.
-  const behind = usable(readOr('/run/systemd/resolve/resolv.conf'));
+  const behind = usable(textOf('/run/systemd/resolve/resolv.conf'));
   const found = behind.length > 0 ? behind : [addresses(0).nameServer];
   const others = hosts.split('\n').filter((line) => /^\s*(search|options)\b/.test(line));
   return [...found.map((server) => `nameserver ${server}`), ...others, ''].join('\n');
@@ -242,13 +243,5 @@ function canUseTun(): boolean {
     return true;
   } catch {
     return false;
-  }
-}
-
-function readOr(file: string): string {
-  try {
-    return fs.readFileSync(file, 'utf8');
-  } catch {
-    return '';
   }
 }
