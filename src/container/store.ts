@@ -85,8 +85,8 @@ function isMissing(kind: Kind, file: string, other: string): boolean {
 /** Writes a state. Not durable: it names processes and namespaces, which end with the power anyway. */
 export function writeState(id: string, state: ContainerState): void {
   const before = readState(id);
-  noteOwner(id, state);
   try {
+    noteOwner(id, state);
     writeJson(containerFiles(id).state, state, { durable: false });
   } catch (error) {
     if (before !== undefined) forgetOwner(id, state, before);
