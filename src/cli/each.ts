@@ -4,6 +4,8 @@ import { printable } from './output/printable.ts';
 /**
  * Does something to each of the containers that were named, at most `parallel` at once, and goes on after errors.
  * What succeeds is printed as it was named and in that order, each failure as a line, and one failure makes the exit code 1.
+ *
+ * @param work gives false where there was nothing to do, which is not printed
  */
 export async function forEach(
   names: readonly string[],
@@ -22,9 +24,9 @@ export async function forEach(
     for (let each = waiting.shift(); each !== undefined; each = waiting.shift()) {
       const [index, name] = each;
       try {
-        await work(name);
+        const isDone = (await work(name)) !== false;
         report(index, () => {
-          if (print) process.stdout.write(`${name}\n`);
+          if (print && isDone) process.stdout.write(`${name}\n`);
         });
       } catch (error) {
         if (!(error instanceof MinirunError)) throw error;

@@ -34,14 +34,15 @@ export function registerRm(program: Command): void {
           wanted,
           async (name) => {
             // Docker's: with -f, removing what is not there is a success.
-            if (options.force === true && findId(name) === undefined) return;
+            if (options.force === true && findId(name) === undefined) return false;
             await removeContainer(name, { force: options.force === true, volumes: options.volumes === true });
+            return true;
           },
           { parallel: 8 },
         );
-        // Nothing is to be left, not even a network that waits for a next container. What fails the next command says.
-        const { endAbandonedNetworks } = await import('../container/reconcile.ts');
-        await endAbandonedNetworks('all').catch(() => {});
+        const { leaveNothing } = await import('../container/reconcile.ts');
+        // What fails the next command says.
+        await leaveNothing().catch(() => {});
       },
     );
 }

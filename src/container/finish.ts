@@ -164,7 +164,10 @@ async function takeDown(
     if (cgroup !== undefined) (await import('./cgroups.ts')).thaw(cgroup.parts);
     if (dies) await untilDead(before.init);
     // Who waits to start it again has nothing to wait for.
-    if (sameBoot && before.status === 'restarting') endGroup(before.owner);
+    if (sameBoot && before.status === 'restarting') {
+      endGroup(before.owner);
+      await untilDead(before.owner);
+    }
   });
   // The count goes with the cgroup.
   await attempt(async () => {

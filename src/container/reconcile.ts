@@ -103,6 +103,13 @@ export async function endAbandonedNetworks(lingering: Lingering): Promise<void> 
   if (errors.length > 0) throw new MinirunErrors('cannot take all of an idle network down', errors);
 }
 
+/** What a command does at its end after which nothing is to be left: not even a network that waits for a next container. */
+export async function leaveNothing(): Promise<void> {
+  await endAbandonedNetworks('all');
+  // Who waited to start a container or to take a network down has been ended, maybe just when it made itself a lock.
+  sweepLocks(fs.readdirSync(stateRoot()));
+}
+
 /** Goes on with a deletion that was cut short, unless its process is still at it. */
 function sweepHalfDeleted(directory: string): void {
   if (!isHalfDeleted(directory)) return;

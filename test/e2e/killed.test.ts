@@ -246,6 +246,19 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
     await expectNoLeak(before, other);
   }, 30_000);
 
+  test('what somebody leaves who is ended by rm -f, just when it makes itself a lock', async () => {
+    await using other = await createWorld();
+    await other.sh('minirun run --rm busybox true; minirun system reconcile');
+    const before = await settledSnapshot(other);
+    await other.sh('minirun run -d --name one busybox sleep 1000');
+    const removing = await other.spawn(['rm', '-f', 'one'], { env: { MINIRUN_FAULT: 'stop:finish.left' } });
+    expect(await removing.stopped()).toBe(true);
+    // A process with this pid would have another start.
+    fs.mkdirSync(path.join(other.root, 'state.lock.1-1-1-abcdef'));
+    expect((await removing.resume()).code).toBe(0);
+    await expectNoLeak(before, other);
+  }, 30_000);
+
   test('a foreign network namespace of the same name stays', async () => {
     await world.sh('ip netns add victim');
     const inode = fs.statSync(world.host.path('/run/netns/victim')).ino;

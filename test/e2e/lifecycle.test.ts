@@ -150,7 +150,7 @@ describe.skipIf(skipOrFail(missingWorld()))('the life of containers', () => {
     await start('web', willing);
     expect(await minirun('rm', 'web')).toMatchObject({ code: 1, stdout: '' });
     expect(await statusOf('web')).toStartWith('Up ');
-    expect(await minirun('rm', '-f', 'web', 'nobody')).toMatchObject({ code: 0, stderr: '' });
+    expect(await minirun('rm', '-f', 'web', 'nobody')).toMatchObject({ code: 0, stdout: 'web\n', stderr: '' });
     expect((await minirun('ps', '-a', '-q')).stdout).toBe('');
     expect((await minirun('rm', 'nobody')).code).toBe(1);
   });
