@@ -101,16 +101,12 @@ function withDefaults(env: readonly string[], home: string, terminal: boolean): 
 /** Enters the working directory, creating it as docker does, and makes sure that it is inside the root (CVE-2024-21626). */
 function enterDirectory(directory: string): void {
   try {
-    fs.mkdirSync(directory, { recursive: true, mode: 0o755 });
-  } catch {
-    // On a read-only root chdir tells better what is wrong.
-  }
-  try {
     process.chdir(directory);
   } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
     throw new InitError(
       `cannot enter the working directory ${directory}`,
-      (error as NodeJS.ErrnoException).code === 'ENOTDIR' ? 'it is not a directory' : (error as Error).message,
+      code === 'ENOTDIR' ? 'it is not a directory' : code === 'ENOENT' ? 'there is no such directory' : message,
       'Give another one with -w',
     );
   }

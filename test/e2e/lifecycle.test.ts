@@ -224,6 +224,16 @@ describe.skipIf(skipOrFail(missingWorld()))('the life of containers', () => {
       expect(fds.stdout).toBe('0  1  2  3\n');
     });
 
+    test('-w makes no directory', async () => {
+      await start('web', willing);
+      const { code, stderr } = await minirun('exec', '-w', '/nowhere/at/all', 'web', 'pwd');
+      expect(stderr).toBe(
+        'minirun: cannot enter the working directory /nowhere/at/all: there is no such directory. Give another one with -w.\n',
+      );
+      expect(code).toBe(125);
+      expect((await minirun('exec', 'web', 'ls', '/nowhere')).code).toBe(1);
+    });
+
     test('in one that is at rest: 1 and a line', async () => {
       await start('short', 'exit 0');
       await minirun('wait', 'short');
