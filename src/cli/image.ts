@@ -1,7 +1,9 @@
 import type { Command } from 'commander';
+import { renameCommand } from './group.ts';
 import { registerHistory } from './history.ts';
 import { registerImages } from './images.ts';
 import { registerImport } from './import.ts';
+import { addInspectOf } from './inspect.ts';
 import { registerLoad } from './load.ts';
 import { printRemoval } from './output/removal.ts';
 import { registerPull } from './pull.ts';
@@ -12,48 +14,27 @@ import { registerTag } from './tag.ts';
 
 const collect = (value: string, previous: string[]): string[] => [...previous, value];
 
-/** Commands of the command line that are also in this group, with docker's name for them here. */
-const shared: { register: (program: Command) => void; command?: string; name?: string; alias?: string }[] = [
-  { register: registerHistory },
-  { register: registerImages, command: 'images', name: 'ls', alias: 'list' },
-  { register: registerImport },
-  { register: registerLoad },
-  { register: registerPull },
-  { register: registerPush },
-  { register: registerRmi, command: 'rmi', name: 'rm', alias: 'remove' },
-  { register: registerSave },
-  { register: registerTag },
+/** Commands of the command line that are also in this group. */
+const shared = [
+  registerHistory,
+  registerImages,
+  registerImport,
+  registerLoad,
+  registerPull,
+  registerPush,
+  registerRmi,
+  registerSave,
+  registerTag,
 ];
 
 /** `minirun image COMMAND` */
 export function registerImage(program: Command): void {
   const image = program.command('image').summary('List, show, fetch, name and remove images');
-  for (const { register, command, name, alias } of shared) {
-    register(image);
-    const registered = image.commands.find((each) => each.name() === command);
-    if (name !== undefined) registered?.name(name);
-    if (alias !== undefined) registered?.alias(alias);
-  }
-  registerInspect(image);
+  for (const register of shared) register(image);
+  renameCommand(image, 'images', 'ls', 'list');
+  renameCommand(image, 'rmi', 'rm', 'remove');
+  addInspectOf(image, 'image');
   registerPrune(image);
-}
-
-function registerInspect(image: Command): void {
-  image
-    .command('inspect')
-    .summary('Show everything about images as JSON')
-    .argument('<images...>', 'names, ids or beginnings of ids')
-    .option('-f, --format <format>', '"json" or a Go template')
-    .action(async (names: string[], { format }: { format?: string }) => {
-      const { describeImage } = await import('../image/inspect.ts');
-      const { noSuchImage } = await import('../image/index-file.ts');
-      const { inspectAll } = await import('./inspect.ts');
-      await inspectAll(names, format, (name) => {
-        const found = describeImage(name);
-        if (found === undefined) throw noSuchImage(name, 'inspect');
-        return found;
-      });
-    });
 }
 
 function registerPrune(image: Command): void {

@@ -29,6 +29,19 @@ export function registerInspect(program: Command): void {
     });
 }
 
+/** `minirun container inspect` and the like: only what is of one kind. */
+export function addInspectOf(group: Command, type: Type): void {
+  group
+    .command('inspect')
+    .summary(`Show everything about ${type}s as JSON`)
+    .argument(`<${type}s...>`, 'names, ids or beginnings of ids')
+    .option('-f, --format <format>', '"json" or a Go template')
+    .action(async (names: string[], { format }: { format?: string }) => {
+      await reconcileFirst();
+      await inspectAll(names, format, (name) => describe(name, [type]));
+    });
+}
+
 /** Prints what was found, in the order of the names, then an error for each that was not; one makes the exit code 1. */
 export async function inspectAll(
   names: readonly string[],

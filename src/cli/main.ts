@@ -111,6 +111,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Create, list, show and remove volumes',
     load: async () => (await import('./volume.ts')).registerVolume,
   },
+  container: {
+    summary: 'The commands for containers, by docker’s longer names',
+    load: async () => (await import('./container.ts')).registerContainer,
+  },
   image: {
     summary: 'List, show, fetch, name and remove images',
     load: async () => (await import('./image.ts')).registerImage,
@@ -172,7 +176,7 @@ const unread = 128 + 13;
 
 /** Commands that finish what they are at when nobody reads what they print (`| head -1`); others end then. */
 const finishes = new Set(
-  `run create start stop kill restart rm exec cp rename commit update pause unpause network link route capture events pull push
+  `container run create start stop kill restart rm exec cp rename commit update pause unpause network link route capture events pull push
    load import save export tag rmi image volume system login logout healthcheck generate reap`.split(/\s+/),
 );
 
@@ -300,7 +304,10 @@ function report(error: unknown, argv: string[]): number {
   if (typeof commanderCode === 'string' && commanderCode.startsWith('commander.')) {
     if ((error as { exitCode?: number }).exitCode === 0) return 0;
     const command = argv.find((word) => commandOf(word) !== undefined);
-    const message = printable(messageOf(error).replace(/^error: /, ''));
+    const message =
+      commanderCode === 'commander.help'
+        ? `${command} needs a command`
+        : printable(messageOf(error).replace(/^error: |\.$/g, ''));
     process.stderr.write(`minirun: ${message}. See minirun ${command === undefined ? '' : `${command} `}--help.\n`);
     return 125;
   }

@@ -32,6 +32,7 @@ function containerOptions(command: Command): Command {
     .option('--device <host[:container]>', 'give it a device of the host (repeatable)', collect)
     .option('-w, --workdir <dir>', 'working directory')
     .option('-u, --user <user[:group]>', 'user to run as: name or id')
+    .option('--group-add <group>', 'further group of its user: name or id (repeatable)', collect)
     .option('--entrypoint <command>', "run this instead of the image's entrypoint")
     .option('-h, --hostname <name>', 'hostname')
     .option(
@@ -52,7 +53,7 @@ function containerOptions(command: Command): Command {
     .option('--router', 'let it pass packets on between its interfaces')
     .option('--dns <address>', 'DNS server (repeatable)', collect)
     .option('--dns-search <domain>', 'DNS search domain (repeatable)', collect)
-    .option('--dns-option <option>', 'resolver option (repeatable)', collect)
+    .option('--dns-option, --dns-opt <option>', 'resolver option (repeatable)', collect)
     .option('--add-host <name:address>', 'further line of /etc/hosts (repeatable)', collect)
     .option('--expose <port[-port][/proto]>', 'note that it listens there (repeatable)', collect)
     .option('--cap-add <capability>', 'add a capability, or ALL (repeatable)', collect)
@@ -261,6 +262,7 @@ function toRequest(first: string | undefined, rest: string[], options: Options, 
     shmSize: text('shmSize'),
     workdir: text('workdir'),
     user: text('user'),
+    groupAdd: list('groupAdd'),
     entrypoint: text('entrypoint'),
     hostname: text('hostname'),
     network: [...list('network'), ...list('net')],
@@ -273,7 +275,7 @@ function toRequest(first: string | undefined, rest: string[], options: Options, 
     router: options.router === true,
     dns: list('dns'),
     dnsSearch: list('dnsSearch'),
-    dnsOption: list('dnsOption'),
+    dnsOption: [...list('dnsOption'), ...list('dnsOpt')],
     addHost: list('addHost'),
     expose: list('expose'),
     capAdd: list('capAdd'),

@@ -27,6 +27,7 @@ import { deleteContainer } from './finish.ts';
 import {
   checkHostname,
   checkName,
+  checkGroup,
   checkUser,
   mergeEnv,
   parseAddHost,
@@ -73,6 +74,7 @@ export interface ContainerRequest {
   shmSize?: string;
   workdir?: string;
   user?: string;
+  groupAdd: string[];
   entrypoint?: string;
   hostname?: string;
   network: string[];
@@ -168,6 +170,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const env = request.env.map((text) => parseEnv(text, process.env));
   if (request.hostname !== undefined) checkHostname(request.hostname);
   if (request.user !== undefined) checkUser(request.user);
+  request.groupAdd.forEach(checkGroup);
   if (request.workdir !== undefined && !path.isAbsolute(request.workdir)) {
     throw new MinirunError(
       `invalid working directory "${request.workdir}"`,
@@ -270,6 +273,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     ),
     cwd: request.workdir ?? path.posix.resolve('/', config.WorkingDir ?? ''),
     user: request.user || config.User || '',
+    groups: request.groupAdd,
     tty: request.tty,
     capAdd: request.capAdd,
     capDrop: request.capDrop,

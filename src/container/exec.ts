@@ -158,7 +158,8 @@ export function planExec(own: OciProcess, request: ExecRequest): OciProcess {
 }
 
 function userOf(own: OciProcess, request: ExecRequest): OciProcess['user'] {
-  return request.user === undefined ? own.user : { username: checkUser(request.user) };
+  // Docker's: the groups of --group-add are the container's, whoever runs in it.
+  return request.user === undefined ? own.user : { ...own.user, username: checkUser(request.user) };
 }
 
 function readyOf(child: Child, message: Ready | Failure | undefined): Ready {

@@ -37,7 +37,7 @@ import { stepsShape } from '../state/steps-shape.ts';
 import type { ContainerState, Definition, HealthAction, RestartPolicy, Status, Volume } from './definition.ts';
 import type { Health, HealthResult, HealthStatus } from './health-record.ts';
 import type { VolumeRecord } from './volume-store.ts';
-import type { OciMount, OciProcess, OciSpec } from './oci.ts';
+import type { OciMount, OciProcess, OciSpec, OciUser } from './oci.ts';
 import type { IdRange } from './protocol.ts';
 
 /** Files and folders of one container. */
@@ -311,7 +311,7 @@ const processFields = object<Pick<OciProcess, 'args' | 'env' | 'cwd' | 'terminal
   env: words,
   cwd: text,
   terminal: flag,
-  user: object<{ username: string }>({ username: text }),
+  user: object<OciUser>({ username: text, additionalGroups: optional(words) }),
 });
 
 /** `config.json` */

@@ -153,6 +153,7 @@ function hostConfig({ definition }: Container, spec: OciSpec, mounts: readonly O
     Dns: definition.dns,
     DnsOptions: definition.dnsOptions,
     DnsSearch: definition.dnsSearch,
+    GroupAdd: spec.process.user.additionalGroups ?? null,
     ExtraHosts: none(definition.addHosts.map(([address, name]) => `${name}:${address}`)),
     IpcMode: 'private',
     OomScoreAdj: spec.process.oomScoreAdj ?? 0,

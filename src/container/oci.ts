@@ -39,7 +39,8 @@ export interface OciProcess {
 export interface OciUser {
   /** `name`, `uid`, `name:group`, `uid:gid`; empty for root. */
   username: string;
-  additionalGids?: number[];
+  /** `--group-add`: names of the image's groups, or ids. In place of OCI's additionalGids: names are looked up inside the root. */
+  additionalGroups?: string[];
 }
 
 export interface OciCapabilities {

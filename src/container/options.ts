@@ -172,6 +172,14 @@ export function checkHostname(name: string): string {
   );
 }
 
+/** Checks what can be checked of `--group-add` before the image's groups are known. */
+export function checkGroup(text: string): void {
+  const help = "Give a name of the image's /etc/group, or a gid";
+  if (text === '' || text.includes(':')) throw invalid('--group-add', text, 'it is neither a name nor an id', help);
+  if (/^-?\d+$/.test(text) && !(Number(text) >= 0 && Number(text) <= 2 ** 31 - 1))
+    throw invalid('--group-add', text, `ids go from 0 to ${2 ** 31 - 1}`, help);
+}
+
 /** Refuses ids that no Linux program handles well, before anything is made. Names are looked up in the image later. */
 export function checkUser(text: string): string {
   for (const part of text.split(':')) {

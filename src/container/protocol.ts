@@ -9,6 +9,7 @@ import type { OciLinux, OciMount, OciProcess, OciSpec } from './oci.ts';
  *     enter            ──────────►     (not for `join`)
  *     go               ──────────►
  *                                    (status pipe: `exec`, then end of file when execve took place; or a Failure)
+ *     dismissal        ──────────►     (in place of `enter` or `go`)
  *
  * A socket that closes before `go` means that minirun died: init exits and the namespaces die with it.
  */
@@ -175,6 +176,11 @@ export interface Enter {
 /** The network is complete and minirun has opened its ends of the streams: init may run the command. */
 export interface Go {
   type: 'go';
+}
+
+/** There will be no command: init ends. In place of `enter` or `go`. */
+export interface Dismissal {
+  type: 'dismissal';
 }
 
 export type Answer = Ready | Opened | Receiving | Unpacked | Reading | Packed | Shifted | Failure;

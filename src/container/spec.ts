@@ -16,6 +16,8 @@ export interface SpecInput {
   env: string[];
   cwd: string;
   user: string;
+  /** `--group-add` */
+  groups?: string[];
   tty: boolean;
   capAdd: string[];
   capDrop: string[];
@@ -129,7 +131,7 @@ export function planSpec(input: SpecInput): OciSpec {
     root: { path: input.rootfs, readonly: input.readonlyRootfs },
     process: {
       terminal: input.tty,
-      user: { username: input.user },
+      user: { username: input.user, ...(input.groups?.length ? { additionalGroups: input.groups } : {}) },
       args: input.init === undefined ? input.args : [containerInit, '--', ...input.args],
       env: input.env,
       cwd: input.cwd,

@@ -20,7 +20,15 @@ import { finish } from './finish.ts';
 import { loggerArgv } from './logger.ts';
 import type { OciLinux } from './oci.ts';
 import { readPipe } from './pipe.ts';
-import { type Enter, execMark, type Failure, type Prepare, type Ready, type Stdio } from './protocol.ts';
+import {
+  type Dismissal,
+  type Enter,
+  execMark,
+  type Failure,
+  type Prepare,
+  type Ready,
+  type Stdio,
+} from './protocol.ts';
 import { isAtRest } from './status.ts';
 import { planContainerNames, settleNames } from './names.ts';
 import { namespaceName, type Networking, networkOf } from './networking.ts';
@@ -128,6 +136,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
   const supervised = mode.foreground ? undefined : supervisorArgv(definition, user?.entry.owner, unshare);
   const stdio: Stdio = supervised?.stdio ?? foregroundStdio(definition);
   const child = launch(supervised?.argv ?? unshare, initEnvironment);
+  let isOnRecord = false;
   try {
     faultPoint('process.launched');
     const overlay =
@@ -194,6 +203,7 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
       stoppedByUser: readState(id)?.stoppedByUser ?? false,
     };
     writeState(id, starting);
+    isOnRecord = true;
     faultPoint('init.ready');
     const { oomScoreAdj } = spec.process;
     if (oomScoreAdj !== undefined) setOomScore(ready.pid, oomScoreAdj);
@@ -235,8 +245,9 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
     killPoint('container.running');
     return { child, ready };
   } catch (error) {
-    // Init sees the socket close and ends, if it waits there still.
-    child.release();
+    // What it is just mounting is not to appear in a folder that is being deleted. Once it is on record, `finish` ends it.
+    if (isOnRecord) child.release();
+    else await child.dismiss({ type: 'dismissal' } satisfies Dismissal);
     user?.release();
     throw error;
   }

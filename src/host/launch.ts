@@ -20,7 +20,17 @@ export interface Child {
   exited: Promise<number>;
   /** Lets this process end without waiting for the child. */
   release(): void;
+  /**
+   * Releases it after it has been told to end, and has: then nobody holds its socket any more. One that does not within
+   * some seconds is not waited for.
+   *
+   * @param message what tells it
+   */
+  dismiss(message: unknown): Promise<void>;
 }
+
+/** Milliseconds for which a child that was told to end is waited for. */
+const patience = 3000;
 
 /**
  * This very binary, to be run again as init or as a clean-up. When this code runs from its sources there is none, and then
@@ -69,6 +79,12 @@ export function launch(
   });
   diagnostics.on('error', () => {});
   const messages = lines(socket);
+  const send = (message: unknown) => void socket.write(`${JSON.stringify(message)}\n`);
+  const release = () => {
+    socket.destroy();
+    diagnostics.destroy();
+    child.unref();
+  };
   const exited = new Promise<number>((resolve, reject) => {
     child.on('error', (error) => reject(new MinirunError(`cannot start ${command}`, messageOf(error))));
     child.on('exit', (code, signal) => resolve(code ?? 128 + (signalNumber(signal) ?? 0)));
@@ -81,14 +97,25 @@ export function launch(
       const line = await messages();
       return line === undefined ? undefined : (JSON.parse(line) as Record<string, unknown>);
     },
-    send: (message) => void socket.write(`${JSON.stringify(message)}\n`),
+    send,
     stdin: child.stdin ?? undefined,
     stderr: () => text,
     exited,
-    release: () => {
-      socket.destroy();
-      diagnostics.destroy();
-      child.unref();
+    release,
+    dismiss: async (message) => {
+      if (!socket.readableEnded && !socket.destroyed) {
+        send(message);
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, patience);
+          const gone = () => {
+            clearTimeout(timer);
+            resolve();
+          };
+          for (const event of ['end', 'close']) socket.once(event, gone);
+          exited.catch(gone);
+        });
+      }
+      release();
     },
   };
 }

@@ -31,7 +31,7 @@ export function become(
   status: number,
   awaitGo: () => void,
 ): never {
-  const user = resolveUser(target.user.username, target.user.additionalGids);
+  const user = resolveUser(target.user.username, target.user.additionalGroups);
   const env = withDefaults(target.env, user.home, target.terminal);
   libc.setUmask(0o022);
   enterDirectory(target.cwd);

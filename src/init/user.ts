@@ -17,7 +17,7 @@ const largestFile = 4 * 1024 * 1024;
  * Resolves docker's `-u` forms in the passwd and group files of the current root: `name`, `uid`, and either with
  * `:group` or `:gid`. A number needs no entry. Supplementary groups are those whose entry lists the user's name.
  */
-export function resolveUser(specification: string, additionalGids: number[] = []): Identity {
+export function resolveUser(specification: string, additional: readonly string[] = []): Identity {
   const [user = '', group] = specification.split(':', 2);
   const entries = parse('/etc/passwd');
   const wanted = user === '' ? '0' : user;
@@ -35,19 +35,9 @@ export function resolveUser(specification: string, additionalGids: number[] = []
   const name = entry?.[0];
   const groups = parse('/etc/group');
   let gid = entry === undefined ? 0 : entryId(entry[3]);
-  const supplementary = new Set(additionalGids);
-  if (group !== undefined && group !== '') {
-    const groupNumber = idOf(group);
-    const found = groups.find((fields) => fields[0] === group);
-    if (found === undefined && groupNumber === undefined) {
-      throw new InitError(
-        `unknown group "${group}"`,
-        "the image's /etc/group has no such name",
-        'Give a numeric gid, or a name that the image has',
-      );
-    }
-    gid = found === undefined ? (groupNumber as number) : entryId(found[2]);
-  } else if (name !== undefined) {
+  const supplementary = new Set(additional.map((each) => groupId(each, groups)));
+  if (group !== undefined && group !== '') gid = groupId(group, groups);
+  else if (name !== undefined) {
     for (const fields of groups) {
       if ((fields[3] ?? '').split(',').includes(name)) supplementary.add(entryId(fields[2]));
     }
@@ -55,6 +45,19 @@ export function resolveUser(specification: string, additionalGids: number[] = []
   for (const id of [uid, gid, ...supplementary]) checkId(id);
   supplementary.add(gid);
   return { uid, gid, groups: [...supplementary], home: entry?.[5] || (uid === 0 ? '/root' : '/') };
+}
+
+/** A group by its name, or by an id that needs no entry. */
+function groupId(group: string, entries: readonly string[][]): number {
+  const number = idOf(group);
+  const found = entries.find((fields) => fields[0] === group);
+  if (found !== undefined) return entryId(found[2]);
+  if (number !== undefined) return number;
+  throw new InitError(
+    `unknown group "${group}"`,
+    "the image's /etc/group has no such name",
+    'Give a numeric gid, or a name that the image has',
+  );
 }
 
 function idOf(text: string): number | undefined {

@@ -48,6 +48,8 @@ const cases: Case[] = [
   ['--mount without a source', run('--mount', 'type=bind,target=/x'), /needs a source/, /source=/],
   ['two mounts in one place', run('--tmpfs', '/x', '-v', '/tmp:/x'), /duplicate mount point \/x/, /Leave/],
   ['unknown flag', ['run', '--nosuch', 'busybox'], /--nosuch/, /minirun run --help/],
+  ['a group without a command', ['network'], /^minirun: network needs a command\./, /minirun network --help/],
+  ['too many arguments', ['ps', 'extra'], /too many arguments for 'ps'/, /got 1: extra\. See minirun ps --help/],
   ['unknown command', ['nosuch'], /unknown command "nosuch"/, /--help/],
   ['--rm with --restart', run('--restart', 'always'), /--rm and --restart/, /Leave one/],
   ['unknown restart policy', ['run', '--restart', 'sometimes', 'busybox', 'true'], /"sometimes"/, /on-failure/],
@@ -127,6 +129,24 @@ describe.skipIf(skipOrFail(missingWorld()))('bad input', () => {
     fs.rmSync(cidfile);
     await expectRefusal(await world.run(run('--cidfile', cidfile, '-u', 'nobodyhere')), 125, /unknown user/, /uid/);
     expect(fs.existsSync(cidfile)).toBe(false);
+  });
+
+  test('an init that is slow is gone when the command has ended', async () => {
+    // It would go on mounting in a folder that is being deleted.
+    await world.sh(`
+      printf '#!/bin/sh\nsleep 0.5\nexec /usr/bin/unshare.real "$@"\n' >slow; chmod 755 slow
+      mkdir upper work; mount -t overlay -o lowerdir=/usr/bin,upperdir=upper,workdir=work overlay /usr/bin
+      mv /usr/bin/unshare /usr/bin/unshare.real; cp slow /usr/bin/unshare`);
+    try {
+      const { code, stderr } = await world.run(run('--ip', '10.90.0.1'));
+      const after = await world.snapshot();
+      expect({ code, stderr }).toEqual({ code: 125, stderr: expect.stringContaining('gateway') as string });
+      expect(after.processes).toEqual(before.processes);
+      expect(after.containers).toEqual(before.containers);
+    } finally {
+      await world.sh('umount -l /usr/bin');
+    }
+    await expectNoLeak(before, world);
   });
 
   test('a foreign network namespace of that name is neither used nor deleted', async () => {

@@ -155,6 +155,25 @@ describe.skipIf(skipOrFail(missingWorld()))('the life of containers', () => {
     expect((await minirun('rm', 'nobody')).code).toBe(1);
   });
 
+  test('docker’s longer names: container run, ls, inspect, rm, prune', async () => {
+    const quietly = ['--network', 'none'];
+    expect(await minirun('container', 'run', ...quietly, '--name', 'web', 'busybox', 'echo', '--rm')).toMatchObject({
+      code: 0,
+      stdout: '--rm\n',
+    });
+    for (const list of ['ls', 'list', 'ps'])
+      expect((await minirun('container', list, '-a', '--format', '{{.Names}}')).stdout).toBe('web\n');
+    expect((await minirun('container', 'inspect', '-f', '{{.Name}}', 'web')).stdout).toBe('/web\n');
+    expect((await minirun('container', 'inspect', 'busybox')).stderr).toContain('no container "busybox"');
+    const id = (await minirun('ps', '-a', '-q', '--no-trunc')).stdout;
+    expect((await minirun('container', 'prune', '-f')).stdout).toBe(
+      `Deleted Containers:\n${id}\nTotal reclaimed space: 0B\n`,
+    );
+    await start('web', willing);
+    expect((await minirun('container', 'rm', '-f', 'web')).stdout).toBe('web\n');
+    expect(await minirun('container', 'nonsense')).toMatchObject({ code: 125, stdout: '' });
+  });
+
   test('--rm removes it at its end, also when detached or stopped', async () => {
     await start('gone', 'exit 3', '--rm');
     await until(async () => (await minirun('ps', '-a', '-q')).stdout === '');

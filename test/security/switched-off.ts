@@ -98,8 +98,8 @@ const lessons: Lesson[] = [
     changes: [
       change(
         'src/init/become.ts',
-        'const user = resolveUser(target.user.username, target.user.additionalGids);',
-        "try { fs.readFileSync('/lib/libnss_files.so.2'); } catch {}\n  const user = resolveUser(target.user.username, target.user.additionalGids);",
+        'const user = resolveUser(target.user.username, target.user.additionalGroups);',
+        "try { fs.readFileSync('/lib/libnss_files.so.2'); } catch {}\n  const user = resolveUser(target.user.username, target.user.additionalGroups);",
       ),
     ],
   },

@@ -143,6 +143,7 @@ const parsers: Record<string, (text: string, more: string[]) => unknown> = {
   checkName: (text) => options.checkName(text, namePattern),
   checkHostname: options.checkHostname,
   checkUser: options.checkUser,
+  checkGroup: options.checkGroup,
   parseSecurityOptions: (_, more) => parseSecurityOptions(more),
   readDockerProfile: (text) => readDockerProfile('p.json', text, machine),
   adjustCapabilities: (text, more) => adjustCapabilities(more, [text]),

@@ -19,7 +19,8 @@ describe.skipIf(skipOrFail(missingWorld()))('CVE-2024-40635, CVE-2023-25173: ids
     await world.destroy();
   });
 
-  const asUser = async (user: string) => world.run(['run', '--rm', '--network', 'none', '-u', user, 'evil', 'id']);
+  const asUser = async (user: string) =>
+    world.run(['run', '--rm', '--network', 'none', '-u', ...user.split(' '), 'evil', 'id']);
 
   test.each([
     '2147483648',
@@ -33,6 +34,10 @@ describe.skipIf(skipOrFail(missingWorld()))('CVE-2024-40635, CVE-2023-25173: ids
     'neg',
     'none',
     'web:big',
+    '0 --group-add 4294967296',
+    '0 --group-add -1',
+    '0 --group-add nobody-here',
+    '0 --group-add big',
   ])('-u %s is refused', async (user) => {
     const { code, stdout, stderr } = await asUser(user);
     expect(stdout).toBe('');
@@ -45,6 +50,8 @@ describe.skipIf(skipOrFail(missingWorld()))('CVE-2024-40635, CVE-2023-25173: ids
     expect((await world.sh(call)).trim().split(' ').sort()).toEqual(['1000', '44']);
     const numeric = `setpriv --groups 0,4,27,999 minirun run --rm --network none -u 1234:55 evil id -G`;
     expect(await world.sh(numeric)).toBe('55\n');
+    const added = 'minirun run --rm --network none -u 1234:55 --group-add 44 --group-add 7 evil id -G';
+    expect((await world.sh(added)).trim().split(' ').sort()).toEqual(['44', '55', '7']);
     const exec = `setpriv --groups 0,4,27,999 minirun exec -u 1234:55 box id -G`;
     expect(await world.sh(exec)).toBe('55\n');
   });

@@ -6,7 +6,7 @@ import { MinirunError } from '../../../src/errors.ts';
 
 const own: OciProcess = {
   terminal: false,
-  user: { username: 'web:staff', additionalGids: [7] },
+  user: { username: 'web:staff', additionalGroups: ['7'] },
   args: ['httpd', '-f'],
   env: ['PATH=/bin', 'A=own'],
   cwd: '/srv',
@@ -38,8 +38,7 @@ test("another command, and else everything as the container's own process has it
 test('what was asked for', () => {
   const target = plan({ workdir: '/tmp', user: '1000', tty: true });
   expect(target).toMatchObject({ cwd: '/tmp', user: { username: '1000' }, terminal: true });
-  // The groups of the container's user are not another user's.
-  expect(target.user.additionalGids).toBeUndefined();
+  expect(target.user.additionalGroups).toEqual(['7']);
 });
 
 describe('environment', () => {

@@ -64,7 +64,10 @@ describe('docker’s forms', () => {
   });
 
   test('further groups', () => {
-    expect(resolveUser('4711:5', [1, 2]).groups).toEqual([1, 2, 5]);
+    image();
+    expect(resolveUser('4711:5', ['1', 'staff']).groups).toEqual([1, 50, 5]);
+    for (const group of ['nobody', '2147483648', 'broken'])
+      expect(() => resolveUser('4711:5', [group])).toThrow(InitError);
   });
 });
 
