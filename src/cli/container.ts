@@ -44,7 +44,7 @@ const shared = [
   registerWait,
 ];
 
-/** `minirun container COMMAND`: docker's other names for what `minirun COMMAND` does. */
+/** `minirun container COMMAND`: docker's other names for what `minirun COMMAND` does. All but `prune` are here for `--help`: see `shortened`. */
 export function registerContainer(program: Command): void {
   const container = program
     .command('container')

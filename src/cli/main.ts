@@ -3,6 +3,7 @@ import { isDiskFull, messageOf, MinirunError } from '../errors.ts';
 import { isInside, leave, settleIn } from '../rootless/inside.ts';
 import { isAnythingDamaged } from '../state/files.ts';
 import { setStateRoot, stateRoot } from '../state/paths.ts';
+import { shortened } from './group.ts';
 import { printable } from './output/printable.ts';
 import { version } from './version.ts';
 
@@ -265,7 +266,7 @@ function takeGlobalOptions(argv: string[]): string[] {
     } else if (first === '--root' && second !== undefined) {
       setStateRoot(second);
       rest.splice(0, 2);
-    } else return rest;
+    } else return shortened(rest);
   }
 }
 
