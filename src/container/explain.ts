@@ -306,7 +306,11 @@ function innerScript(
     kept.size === capabilityNames.length
       ? ''
       : `--bounding-set=-all${[...kept].map((name) => `,+${name.slice(4).toLowerCase()}`).join('')} `;
-  const user = spec.process.user.username === '' ? '' : `--userspec=${word(spec.process.user.username)} `;
+  const { username, additionalGroups: groups = [] } = spec.process.user;
+  const user = [
+    ...(username === '' ? [] : [`--userspec=${word(username)} `]),
+    ...(groups.length === 0 ? [] : [`--groups=${word(groups.join(','))} `]),
+  ].join('');
   const env = spec.process.env.map(word).join(' ');
   const change = spec.process.cwd === '/' ? '' : `sh -c ${word(`cd ${word(spec.process.cwd)} && exec "$@"`)} sh `;
   const { apparmorProfile: profile } = spec.process;
