@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { registerCommit } from './commit.ts';
 import { registerCp } from './cp.ts';
+import { registerDiff } from './diff.ts';
 import { registerExec } from './exec.ts';
 import { registerExport } from './export.ts';
 import { renameCommand } from './group.ts';
@@ -24,6 +25,7 @@ const shared = [
   registerCommit,
   registerCp,
   registerCreate,
+  registerDiff,
   registerExec,
   registerExport,
   registerKill,

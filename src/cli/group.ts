@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 
 /** Commands for containers that are also `minirun container COMMAND`, by the same name. */
 export const containerCommands: ReadonlySet<string> = new Set(
-  `commit cp create exec export kill logs pause port rename restart rm run start stats stop top unpause update wait`.split(
+  `commit cp create diff exec export kill logs pause port rename restart rm run start stats stop top unpause update wait`.split(
     ' ',
   ),
 );

@@ -138,6 +138,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Register> 
     summary: 'Make an image of a container',
     load: async () => (await import('./commit.ts')).registerCommit,
   },
+  diff: {
+    summary: 'Show what a container has changed of its image',
+    load: async () => (await import('./diff.ts')).registerDiff,
+  },
   export: {
     summary: 'Write the file system of a container as a tar archive',
     load: async () => (await import('./export.ts')).registerExport,

@@ -13,7 +13,7 @@ import type { OciLinux, OciMount, OciProcess, OciSpec } from './oci.ts';
  *
  * A socket that closes before `go` means that minirun died: init exits and the namespaces die with it.
  */
-export type Request = Prepare | Join | Open | Unpack | Pack | Archive | Shift;
+export type Request = Prepare | Join | Open | Unpack | Pack | Compare | Archive | Shift;
 
 /** Build a container: mounts, then wait, then become its process. */
 export interface Prepare {
@@ -112,6 +112,16 @@ export interface Pack {
   owners?: IdRange;
 }
 
+/** Tell what one directory changes of others that lie below it in an overlay. Init answers `changed`, some times, and `compared`. */
+export interface Compare {
+  type: 'compare';
+  /** Any directory to mount on. */
+  directory: string;
+  upper: string;
+  /** Topmost first. */
+  lower: readonly string[];
+}
+
 /**
  * One side of `cp`. Init enters the root and then either answers `reading`, waits for `go` and writes a tar archive into
  * its pipe until it answers `packed`; or makes the files of the archive on its standard input and answers `unpacked`.
@@ -183,7 +193,7 @@ export interface Dismissal {
   type: 'dismissal';
 }
 
-export type Answer = Ready | Opened | Receiving | Unpacked | Reading | Packed | Shifted | Failure;
+export type Answer = Ready | Opened | Receiving | Unpacked | Reading | Packed | Changed | Compared | Shifted | Failure;
 
 /** Everything is mounted. The file descriptors are init's; minirun opens them as /proc/PID/fd/N. */
 export interface Ready {
@@ -229,6 +239,16 @@ export interface Reading {
 /** All of it is written. */
 export interface Packed {
   type: 'packed';
+}
+
+/** `A`, `C` or `D`, a space, and the name in the container as a byte string; a part of all. */
+export interface Changed {
+  type: 'changed';
+  changes: string[];
+}
+
+export interface Compared {
+  type: 'compared';
 }
 
 /** What was given to somebody else. */

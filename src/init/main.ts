@@ -36,6 +36,10 @@ export async function main(): Promise<void> {
     const { shift } = await import('./shift.ts');
     return shift(request);
   }
+  if (request.type === 'compare') {
+    const { compare } = await import('./compare.ts');
+    return compare(request);
+  }
   if (request.type === 'archive') {
     const { archive } = await import('./archive.ts');
     return archive(request);

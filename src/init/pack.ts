@@ -14,7 +14,7 @@ import { reasonOf } from './unpack.ts';
 import { overlayAttributes } from './userns.ts';
 
 /** What reading other people's files and overlayfs's own attributes takes: DAC_OVERRIDE, SYS_ADMIN. */
-const packerCapabilities = (1n << 1n) | (1n << 21n);
+export const packerCapabilities = (1n << 1n) | (1n << 21n);
 
 /** File types of stat(2). */
 const S_IFMT = 0o170000;
@@ -163,8 +163,7 @@ export class Packer {
     children: { child: string; about: files.Stat }[],
   ): void {
     const empty = { mode: 0, uid: 0, gid: 0, size: 0, seconds: directory.seconds };
-    if (files.getXattr(place, `${overlayAttributes}opaque`)?.toString() === 'y')
-      this.header('File', `${prefix}.wh..wh..opq`, { ...directory, ...empty });
+    if (isOpaque(place)) this.header('File', `${prefix}.wh..wh..opq`, { ...directory, ...empty });
     for (const { child, about } of children) {
       if (child.startsWith('.wh.'))
         throw new InitError(
@@ -302,7 +301,7 @@ export class Packer {
 /** The extended attributes that an image keeps, as records. @throws InitError when the content is not there at all */
 function attributes(place: string, path: string, given: boolean): Buffer[] {
   const records: Buffer[] = [];
-  for (const key of files.listXattrs(place).toSorted((a, b) => (a < b ? -1 : 1))) {
+  for (const key of unlessGone(() => files.listXattrs(place), []).toSorted((a, b) => (a < b ? -1 : 1))) {
     if (key === `${overlayAttributes}redirect` || key === `${overlayAttributes}metacopy`) {
       throw new InitError(
         `cannot pack ${quote(path)}`,
@@ -312,7 +311,7 @@ function attributes(place: string, path: string, given: boolean): Buffer[] {
     }
     // Those are overlayfs's notes about this machine, and the label is this machine's as well.
     if (key.startsWith(overlayAttributes) || key === 'security.selinux') continue;
-    const stored = files.getXattr(place, key);
+    const stored = unlessGone(() => files.getXattr(place, key), undefined);
     const value = given && stored !== undefined && key === 'security.capability' ? outOfNamespace(stored) : stored;
     if (value !== undefined) records.push(xattrRecord(key, value));
   }
@@ -326,15 +325,9 @@ export function isPortable(key: string): boolean {
 
 /** The attributes that a copy keeps, as records. What vanishes meanwhile has none. */
 function portableAttributes(place: string): Buffer[] {
-  let keys: string[];
-  try {
-    keys = files.listXattrs(place).filter(isPortable);
-  } catch (error) {
-    if (isGone(error)) return [];
-    throw error;
-  }
+  const keys = unlessGone(() => files.listXattrs(place), []).filter(isPortable);
   return keys.flatMap((key) => {
-    const value = files.getXattr(place, key);
+    const value = unlessGone(() => files.getXattr(place, key), undefined);
     return value === undefined ? [] : [xattrRecord(key, value)];
   });
 }
@@ -379,11 +372,11 @@ export function isDirectory({ mode }: files.Stat): boolean {
   return (mode & S_IFMT) === kinds.directory;
 }
 
-function isWhiteout({ mode, major, minor }: files.Stat): boolean {
+export function isWhiteout({ mode, major, minor }: files.Stat): boolean {
   return (mode & S_IFMT) === kinds.character && major === 0 && minor === 0;
 }
 
-function listIfThere(place: string): string[] {
+export function listIfThere(place: string): string[] {
   let fd: number;
   try {
     fd = files.openToRead(place, { directory: true, follow: place.endsWith('/') });
@@ -392,18 +385,35 @@ function listIfThere(place: string): string[] {
     throw new InitError(`cannot read ${quote(place)}`, reasonOf(error));
   }
   try {
-    return files.list(fd);
+    // One that has been deleted can be open and not be read: getdents(2).
+    return unlessGone(() => files.list(fd), []);
   } finally {
     files.close(fd);
   }
 }
 
-function statIfThere(place: string): files.Stat | undefined {
+export function statIfThere(place: string): files.Stat | undefined {
   try {
     return files.stat(place);
   } catch (error) {
     if (isGone(error)) return undefined;
     throw new InitError(`cannot read ${quote(place)}`, reasonOf(error));
+  }
+}
+
+/** Whether what lies below a directory of an upper layer does not show through. */
+export function isOpaque(directory: string): boolean {
+  const value = unlessGone(() => files.getXattr(directory, `${overlayAttributes}opaque`), undefined);
+  return value?.toString() === 'y';
+}
+
+/** What a container that runs may delete at any moment counts as if it had not been there. */
+function unlessGone<T>(look: () => T, otherwise: T): T {
+  try {
+    return look();
+  } catch (error) {
+    if (isGone(error)) return otherwise;
+    throw error;
   }
 }
 
