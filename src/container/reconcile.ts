@@ -16,7 +16,7 @@ import type { ContainerState, Definition } from './definition.ts';
 import { lingerArgv } from './argv.ts';
 import { recordDestruction } from './events.ts';
 import { definitionShape, stateShape } from './files.ts';
-import { finish } from './finish.ts';
+import { type Ending, finish } from './finish.ts';
 import { beginIndex, suspects } from './owners.ts';
 import { exitCodeOf } from './rebuild.ts';
 import { containerFiles, containerIds, isSettled, readContainer, readState } from './store.ts';
@@ -141,8 +141,17 @@ export async function reclaim(id: string): Promise<void> {
   if (container === undefined) return;
   const { definition, state } = container;
   sweepTemporaries(containerFiles(id).directory);
-  const ending = recordedEnding(id) ?? { exitCode: 137, error: 'its minirun process was killed' };
-  await finish(id, ending, restOf(definition, state));
+  await finish(id, endingOf(state, recordedEnding(id)), restOf(definition, state));
+}
+
+/**
+ * How a container ended whose owner is dead. An init that finds minirun dead before it became the command gives up with
+ * 125, which is no code of the command's. Pure.
+ */
+function endingOf({ status }: ContainerState, recorded: Ending | undefined): Ending {
+  const hasGivenUp = status === 'starting' && recorded?.exitCode === 125;
+  if (recorded !== undefined && !hasGivenUp) return recorded;
+  return { exitCode: 137, error: 'its minirun process was killed' };
 }
 
 /** What becomes of a container that somebody else has to bring to rest. Pure. */

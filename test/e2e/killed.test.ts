@@ -148,6 +148,16 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
     await expectNoLeak(clean, world);
   });
 
+  test('start, before the command began: 137 and why, whatever init gave up with', async () => {
+    await world.sh('minirun run --name victim busybox sh -c "exit 3" || [ $? = 3 ]');
+    const id = (await world.sh('minirun ps -a -q --no-trunc -f name=victim')).trim();
+    await world.run(['start', 'victim'], { env: { MINIRUN_FAULT: 'kill:init.ready' } });
+    // The supervisor writes down what init ended with, and becomes minirun.
+    await until('exited', () => stateOf(id).status === 'exited');
+    expect(stateOf(id)).toMatchObject({ exitCode: 137, error: 'its minirun process was killed' });
+    await reclaimed();
+  });
+
   test('the CLI in the foreground of a running container: as well', async () => {
     for (const [options, left] of [
       [[], true],
