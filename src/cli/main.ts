@@ -5,6 +5,7 @@ import { isAnythingDamaged } from '../state/files.ts';
 import { setStateRoot, stateRoot } from '../state/paths.ts';
 import { shortened } from './group.ts';
 import { printable } from './output/printable.ts';
+import { isUnread, unreadCode, watchStdout } from './output/stdout.ts';
 import { version } from './version.ts';
 
 /** A command's file registers it; only the file of the command that is run is loaded. */
@@ -176,9 +177,6 @@ function commandOf(name = ''): (typeof commands)[string] | undefined {
 /** Commands that need neither the state directory nor root. */
 const harmless = new Set(['version', 'doctor', 'help', '--help', '-h', undefined]);
 
-/** As a shell tells of a program that SIGPIPE has ended. */
-const unread = 128 + 13;
-
 /** Commands that finish what they are at when nobody reads what they print (`| head -1`); others end then. */
 const finishes = new Set(
   `container run create start stop kill restart rm exec cp rename commit update pause unpause network link route capture events pull push
@@ -187,11 +185,8 @@ const finishes = new Set(
 
 /** Runs the command line; the only place, with the commands' files, that prints or sets the exit code. */
 export async function main(argv: string[]): Promise<void> {
-  let isUnread = false;
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    isUnread = true;
-    if (error.code !== 'EPIPE' || !finishes.has(takeGlobalOptions(argv)[0] ?? '')) process.exit(unread);
-  });
+  const [name = ''] = takeGlobalOptions(argv);
+  if (name !== 'run') watchStdout(finishes.has(name));
   if (argv[0] === '--version' || argv[0] === '-v') {
     process.stdout.write(`minirun version ${version}\n`);
     return;
@@ -201,9 +196,9 @@ export async function main(argv: string[]): Promise<void> {
   } catch (error) {
     process.exitCode = report(error, argv);
   }
-  if (isUnread) process.exitCode ||= unread;
+  if (isUnread()) process.exitCode ||= unreadCode;
   if (isAnythingDamaged()) await reportDamage();
-  if (isInside()) await leave(takeGlobalOptions(argv)[0]);
+  if (isInside()) await leave(name);
 }
 
 /** What this command has met of damaged files after it had looked for them. */
@@ -242,7 +237,13 @@ async function dispatch(argv: string[]): Promise<void> {
     .option('-v, --version', 'show the version')
     .enablePositionalOptions()
     .exitOverride()
-    .configureOutput({ writeErr: () => {} })
+    .configureOutput({
+      writeErr: () => {},
+      writeOut: (text) => {
+        watchStdout(true);
+        process.stdout.write(text);
+      },
+    })
     .showHelpAfterError(false);
   const command = commandOf(name);
   if (command === undefined) {

@@ -2,6 +2,7 @@ import { Command, type Option } from 'commander';
 import type { ContainerRequest } from '../container/create.ts';
 import { MinirunError } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
+import { watchStdout } from './output/stdout.ts';
 import { limitOptions, limitsFrom } from './limits.ts';
 import { printable } from './output/printable.ts';
 
@@ -110,6 +111,7 @@ export function registerRun(program: Command): void {
       if (!detach && !shown && options.tty === true && options.interactive === true && !process.stdin.isTTY) {
         refuse('-t with -i needs a terminal', 'standard input is none', 'Leave -t out, or run it from a terminal');
       }
+      if (detach || shown || options.tty === true) watchStdout(true);
       await failAs125(async () => {
         await reconcileFirst('index');
         const { draftContainer } = await import('../container/create.ts');

@@ -162,6 +162,9 @@ describe.skipIf(skipOrFail(missingWorld()))('bad input', () => {
       'ps',
       'network ls',
       '--help',
+      'run -d --help',
+      `run -d --rm --network none ${run().slice(-2).join(' ')}`,
+      `run --explain --network none ${run().slice(-2).join(' ')}`,
       'inspect taken',
       `create --name unread ${run().slice(-2).join(' ')}`,
     ]) {
