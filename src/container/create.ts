@@ -39,11 +39,9 @@ import {
   parseSysctl,
   parseUlimit,
 } from './options.ts';
-import { checkCommand } from './health.ts';
-import { healthActionOf, healthcheckOf, type HealthRequest } from './health-options.ts';
+import type { HealthRequest } from './health-options.ts';
 import type { LimitRequest, Limits } from './limits.ts';
-import { parseShmSize } from './mount-options.ts';
-import { planMounts } from './mounts.ts';
+import type { MountRequest } from './mounts.ts';
 import type { OciSpec } from './oci.ts';
 import { planSpec } from './spec.ts';
 import { defaultUserns, isInHostUserNamespace, parseUserns } from './user-namespace.ts';
@@ -57,7 +55,6 @@ import { thermalThrottlePaths } from './system-paths.ts';
 import { openFilesHardLimit } from './start.ts';
 import { containerFiles, findId, namePattern, readContainer, reserveName, writeState } from './store.ts';
 import { readTextFile } from './text-file.ts';
-import { makeVolumes } from './volumes.ts';
 
 /** What `run` and `create` take, as it was typed; docker's names. Lists are empty when an option was not given. */
 export interface ContainerRequest {
@@ -141,12 +138,13 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const name = request.name === undefined ? undefined : checkName(request.name.replace(/^\//, ''), namePattern);
   const { network, attachments } = checkNetworks(request);
   const ownNetwork = hasOwnNetwork({ network });
-  const planned = planMounts(request, process.cwd());
-  const shmSize = request.shmSize === undefined ? undefined : parseShmSize(request.shmSize);
+  const planned = mountsAnything(request) ? await planMounts(request) : undefined;
+  const shmSize =
+    request.shmSize === undefined ? undefined : (await import('./mount-options.ts')).parseShmSize(request.shmSize);
   const options = parseSecurityOptions(request.securityOpt);
   const capabilities = adjustCapabilities(request.capAdd, request.capDrop);
   const userns = usernsOf(request.userns, network);
-  if (userns !== undefined) planned.refusePropagation();
+  if (userns !== undefined) planned?.refusePropagation();
   const rlimits = request.ulimit.map(parseUlimit);
   const limits = await checkedLimits(request);
   const sysctl = Object.fromEntries([
@@ -187,7 +185,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
   const rootfs = request.rootfs === undefined ? undefined : checkRootfs(request.rootfs);
   const security = await resolveSecurity(options, { capabilities, privileged: request.privileged }, request.notice);
   // Before the image is fetched; then again with what it says.
-  healthcheckOf(request.health, undefined);
+  await healthOf(request.health);
 
   const image = rootfs === undefined ? await imageOf(request) : undefined;
   if (image !== undefined && image.layers.length > mostLayers) {
@@ -199,8 +197,12 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     );
   }
   const config = image?.config ?? {};
-  const healthcheck = healthcheckOf(request.health, config.Healthcheck);
-  const { mounts, volumes, devices } = planned.complete(Object.keys(config.Volumes ?? {}), request.image);
+  const { healthcheck, action: healthOnFailure } = await healthOf(request.health, config);
+  const imageVolumes = Object.keys(config.Volumes ?? {});
+  const { mounts, volumes, devices } =
+    planned === undefined && imageVolumes.length === 0
+      ? { mounts: [], volumes: [], devices: [] }
+      : (planned ?? (await planMounts(request))).complete(imageVolumes, request.image);
   const entrypoint =
     request.entrypoint === undefined
       ? (config.Entrypoint ?? [])
@@ -255,7 +257,7 @@ export async function draftContainer(request: ContainerRequest): Promise<Draft> 
     ...(limits.nanoCpus === undefined ? {} : { nanoCpus: limits.nanoCpus }),
     healthcheck,
     ...(request.words === undefined ? {} : { typed: { words: request.words, directory: process.cwd() } }),
-    healthOnFailure: healthActionOf(request.health, checkCommand({ healthcheck }) !== undefined),
+    healthOnFailure,
   };
   const files = containerFiles(id);
   const spec = planSpec({
@@ -331,7 +333,7 @@ export async function writeContainer({ definition, spec }: Draft, unborn: boolea
     reserveName(name, id);
     faultPoint('create.named');
     await requireImage(definition);
-    await makeVolumes(definition);
+    if (definition.volumes?.length) await (await import('./volumes.ts')).makeVolumes(definition);
     if (definition.userns !== undefined) await (await import('./in-user-namespace.ts')).idsFor(definition);
     recordContainer(definition, 'create');
     killPoint('create.announced');
@@ -565,6 +567,35 @@ function readLines(option: string, file: string): string[] {
   return readTextFile(option, file)
     .split(/\r?\n/)
     .filter((line) => line.trim() !== '' && !line.startsWith('#'));
+}
+
+// What most containers have nothing of is loaded for the others only: each start would take the time for it.
+
+function mountsAnything({ volume, mount, tmpfs, volumesFrom, device }: MountRequest): boolean {
+  return [volume, mount, tmpfs, volumesFrom, device].some((list) => list.length > 0);
+}
+
+async function planMounts(request: ContainerRequest) {
+  return (await import('./mounts.ts')).planMounts(request, process.cwd());
+}
+
+/**
+ * What is to be checked of a container's health, and what to do when it is not well.
+ *
+ * @param config of the image; absent while it is not known: what was typed is checked for itself
+ */
+async function healthOf(
+  request: HealthRequest,
+  config?: ImageConfig,
+): Promise<Pick<Definition, 'healthcheck'> & { action?: Definition['healthOnFailure'] }> {
+  const { none, ...given } = request;
+  const isGiven = none || Object.values(given).some((value) => value !== undefined);
+  if (!isGiven && config?.Healthcheck === undefined) return {};
+  const { healthActionOf, healthcheckOf } = await import('./health-options.ts');
+  const healthcheck = healthcheckOf(request, config?.Healthcheck);
+  if (config === undefined) return { healthcheck };
+  const { checkCommand } = await import('./health.ts');
+  return { healthcheck, action: healthActionOf(request, checkCommand({ healthcheck }) !== undefined) };
 }
 
 /**

@@ -28,7 +28,6 @@ import {
   releaseName,
   writeState,
 } from './store.ts';
-import { removeVolumesOf } from './volume-store.ts';
 
 /** What is known of how a container ended. */
 export interface Ending {
@@ -296,7 +295,7 @@ export async function deleteContainer(id: string): Promise<void> {
   forgetLinksOf(id);
   // While the container still names them: whoever has to go on with this finds them.
   if (container?.definition.volumes?.length && !volumesStay(container)) {
-    removeVolumesOf(container.definition);
+    (await import('./volume-store.ts')).removeVolumesOf(container.definition);
   }
   // Out of sight in one move: a folder that is half deleted is not listed.
   const trash = `${directory}.removing`;

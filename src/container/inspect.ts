@@ -6,11 +6,11 @@ import type { ContainerState, Definition } from './definition.ts';
 import { idsOf } from './id-ranges.ts';
 import { shownHealth } from './health.ts';
 import { attachmentsOf } from './networking.ts';
-import { isReadonly, usualShmSize } from './mount-options.ts';
+import { isReadonly } from './mount-options.ts';
 import { isUsers } from './mounts.ts';
 import type { OciMount, OciSpec } from './oci.ts';
 import { signalName } from './options.ts';
-import { cgroupParent } from './spec.ts';
+import { cgroupParent, usualShmSize } from './spec.ts';
 import { shownStatus, statusWord } from './status.ts';
 import { type Container, containerFiles, readSpec } from './store.ts';
 

@@ -2,6 +2,7 @@ import path from 'node:path';
 import type { MinirunError } from '../errors.ts';
 import type { OciMount } from './oci.ts';
 import { invalid } from './options.ts';
+import { usualShmSize } from './spec.ts';
 
 /** A mount as the user wants it. `volume` is one whose source, where it is not empty, is the name of a volume. */
 export interface WantedMount extends OciMount {
@@ -345,8 +346,6 @@ export function parseShmSize(text: string): number {
     throw invalid('--shm-size', text, 'it is no size', 'For example 256m or 1g');
   return bytes === 0 ? usualShmSize : bytes;
 }
-
-export const usualShmSize = 64 * 2 ** 20;
 
 /** `--device HOST[:CONTAINER[:PERMISSIONS]]`. */
 export function parseDevice(text: string): { host: string; container: string } {

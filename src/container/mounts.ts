@@ -10,7 +10,7 @@ import { containerFiles, readSpec, requireContainer } from './store.ts';
 import { anonymousName, checkVolumeOptions, newRecord, readVolume, refuseOther, volumeSource } from './volume-store.ts';
 
 /** What of a command line is about files. */
-interface Request {
+export interface MountRequest {
   volume: string[];
   mount: string[];
   tmpfs: string[];
@@ -33,7 +33,7 @@ interface Planned {
  * @returns the plan, once it is known what volumes the image wants
  */
 export function planMounts(
-  request: Request,
+  request: MountRequest,
   directory: string,
 ): {
   complete: (imageVolumes: readonly string[], image?: string) => Planned;

@@ -20,7 +20,6 @@ import { type Ending, finish } from './finish.ts';
 import { beginIndex, suspects } from './owners.ts';
 import { exitCodeOf } from './rebuild.ts';
 import { containerFiles, containerIds, isSettled, readContainer, readState } from './store.ts';
-import { sweepVolumes } from './volume-store.ts';
 
 /**
  * Takes back what processes that were killed have left: containers whose owner is dead, addresses, networks,
@@ -55,7 +54,8 @@ export async function reconcile(
     if (entry.endsWith('.removing')) await attempt(async () => sweepHalfDeleted(folder));
     else if (entry.startsWith('.new-') && !creatorIsAlive(entry)) await attempt(async () => removeTree(folder));
   }
-  await attempt(async () => sweepVolumes());
+  const volumes = fs.readdirSync(paths.volumes());
+  if (volumes.length > 0) await attempt(async () => (await import('./volume-store.ts')).sweepVolumes(volumes));
   if (fs.existsSync(paths.ids())) {
     const { sweepIds } = await import('./id-ranges.ts');
     await attempt(() => sweepIds((id) => fs.existsSync(containerFiles(id).directory)));

@@ -1,7 +1,6 @@
 import { sysctlName } from '../network/bridge.ts';
 import type { Endpoint } from '../network/definition.ts';
 import { adjustCapabilities, capabilityNames } from './capabilities.ts';
-import { usualShmSize } from './mount-options.ts';
 import type { Limits } from './limits.ts';
 import type { OciDevice, OciLinux, OciMount, OciRlimit, OciSpec } from './oci.ts';
 import { planPaths } from './system-paths.ts';
@@ -50,6 +49,9 @@ export interface SpecInput {
   /** Ids of its user namespace; undefined in the host's. */
   idCount?: number;
 }
+
+/** Bytes of /dev/shm where nothing else is asked for: docker's. */
+export const usualShmSize = 64 * 2 ** 20;
 
 const containerInit = '/sbin/minirun-init';
 

@@ -332,9 +332,13 @@ export function isMountedBySomebody(name: string, own: string): boolean {
 /** Of an older minirun. */
 const isOldTrash = (entry: string) => /^[0-9a-f]{64}\.removing$/.test(entry);
 
-/** Removes what killed processes have left half made, and goes on with removals that were cut short. */
-export function sweepVolumes(): void {
-  for (const entry of fs.readdirSync(paths.volumes())) {
+/**
+ * Removes what killed processes have left half made, and goes on with removals that were cut short.
+ *
+ * @param entries of the directory of volumes
+ */
+export function sweepVolumes(entries: readonly string[]): void {
+  for (const entry of entries) {
     const [, pid, start] = /^\.(?:new|removing)-(\d+)-(\d+)-/.exec(entry) ?? [];
     const isLeft = pid !== undefined && !isAlive({ pid: Number(pid), start: Number(start) });
     if (isLeft || isOldTrash(entry)) removeTree(path.join(paths.volumes(), entry));
