@@ -1,3 +1,4 @@
+import fs from 'node:fs';
 import { faultPoint } from '../host/fault.ts';
 import { launchBackground, ownBinary } from '../host/launch.ts';
 import { isAlive, processRef, selfRef } from '../host/process.ts';
@@ -5,16 +6,26 @@ import { withLock } from '../state/lock.ts';
 import { stateRoot } from '../state/paths.ts';
 import type { ContainerState, RestartPolicy } from './definition.ts';
 import { finish } from './finish.ts';
+import { forgetOwner } from './owners.ts';
 import { reclaim, recordedEnding } from './reconcile.ts';
 import { startDetached } from './run.ts';
 import { isAtRest } from './status.ts';
-import { readContainer, readState, writeState } from './store.ts';
+import { containerFiles, readContainer, readState, writeState } from './store.ts';
 
 /**
  * Takes a detached container down whose process has ended; runs in the supervisor's place, with its pid. While the
  * command that started the container has not handed it over yet, waits for that.
  */
 export async function reap(id: string): Promise<void> {
+  try {
+    await takeDownOrRestart(id);
+  } finally {
+    // A script of `rm --explain`, or somebody by hand, deletes the folder and knows nothing of the index.
+    if (!fs.existsSync(containerFiles(id).directory)) forgetOwner(id);
+  }
+}
+
+async function takeDownOrRestart(id: string): Promise<void> {
   let container = readContainer(id);
   while (container !== undefined && !isOurs(container.state) && isAlive(container.state.owner)) {
     // Under another owner that is at work, or running again, it is none of this process's business.
