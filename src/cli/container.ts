@@ -1,61 +1,11 @@
 import type { Command } from 'commander';
-import { registerCommit } from './commit.ts';
-import { registerCp } from './cp.ts';
-import { registerDiff } from './diff.ts';
-import { registerExec } from './exec.ts';
-import { registerExport } from './export.ts';
-import { renameCommand } from './group.ts';
-import { addInspectOf } from './inspect.ts';
-import { registerLogs } from './logs.ts';
-import { registerPause, registerUnpause } from './pause.ts';
-import { registerPort } from './port.ts';
-import { registerPs } from './ps.ts';
-import { registerRename } from './rename.ts';
-import { registerRm } from './rm.ts';
-import { registerCreate, registerRun } from './run.ts';
-import { registerStart } from './start.ts';
-import { registerStats } from './stats.ts';
-import { registerKill, registerRestart, registerStop } from './stop.ts';
-import { registerTop } from './top.ts';
-import { registerUpdate } from './update.ts';
-import { registerWait } from './wait.ts';
-
-/** Commands of the command line that are also in this group. */
-const shared = [
-  registerCommit,
-  registerCp,
-  registerCreate,
-  registerDiff,
-  registerExec,
-  registerExport,
-  registerKill,
-  registerLogs,
-  registerPause,
-  registerPort,
-  registerPs,
-  registerRename,
-  registerRestart,
-  registerRm,
-  registerRun,
-  registerStart,
-  registerStats,
-  registerStop,
-  registerTop,
-  registerUnpause,
-  registerUpdate,
-  registerWait,
-];
+import { containerCommands, shortened } from './group.ts';
 
 /** `minirun container COMMAND`: docker's other names for what `minirun COMMAND` does. All but `prune` are here for `--help`: see `shortened`. */
 export function registerContainer(program: Command): void {
-  const container = program
-    .command('container')
-    .summary('The commands for containers, by docker’s longer names')
-    .enablePositionalOptions();
-  for (const register of shared) register(container);
-  renameCommand(container, 'ps', 'ls', 'list', 'ps');
-  container.commands.find((each) => each.name() === 'rm')?.alias('remove');
-  addInspectOf(container, 'container');
+  const container = program.command('container').summary('The commands for containers, by docker’s longer names');
+  for (const name of ['ls', 'inspect', ...containerCommands])
+    container.command(name).summary(`The same as minirun ${shortened(['container', name])[0]}`);
   registerPrune(container);
 }
 

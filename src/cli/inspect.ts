@@ -29,7 +29,7 @@ export function registerInspect(program: Command): void {
     });
 }
 
-/** `minirun container inspect` and the like: only what is of one kind. */
+/** `minirun image inspect` and the like: only what is of one kind. */
 export function addInspectOf(group: Command, type: Type): void {
   group
     .command('inspect')

@@ -4,7 +4,7 @@ import type { Endpoint } from '../network/definition.ts';
 import type { Definition } from './definition.ts';
 import type { Container } from './store.ts';
 import { containerFiles, findId } from './store.ts';
-import { textOf } from '../host/text.ts';
+import { textOrEmpty } from '../host/text.ts';
 
 const loopback = '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n';
 
@@ -71,14 +71,14 @@ export function resolvConfContent(
 
 /** Reads the host's resolver files. */
 export function hostResolvers(): HostResolvers {
-  return { resolvConf: textOf('/etc/resolv.conf'), upstream: textOf('/run/systemd/resolve/resolv.conf') };
+  return { resolvConf: textOrEmpty('/etc/resolv.conf'), upstream: textOrEmpty('/run/systemd/resolve/resolv.conf') };
 }
 
 /** The resolver files that a container's are made of: the host's, or those of the container whose network it shares. */
 export function resolversFor({ network }: Definition): HostResolvers {
   if (!network.startsWith('container:')) return hostResolvers();
   const id = findId(network.slice('container:'.length));
-  return { resolvConf: id === undefined ? '' : textOf(containerFiles(id).resolvConf), upstream: '' };
+  return { resolvConf: id === undefined ? '' : textOrEmpty(containerFiles(id).resolvConf), upstream: '' };
 }
 
 /** Steps that make the files and folders a container starts with. They go with its folder. */

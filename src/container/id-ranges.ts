@@ -10,7 +10,7 @@ import { paths, stateRoot } from '../state/paths.ts';
 import { type IdReservations, idReservationsShape } from './files.ts';
 import type { IdRange } from './protocol.ts';
 import { containerIds, isRunning, readContainer, readOwners } from './store.ts';
-import { textOf } from '../host/text.ts';
+import { textOrEmpty } from '../host/text.ts';
 
 /** `first` and the ids after it, `size` in all. */
 interface Range {
@@ -97,7 +97,7 @@ export function rebuiltIds(): IdReservations {
 }
 
 function idsOfProcess(pid: number): IdRange | undefined {
-  const map = (kind: string) => textOf(`/proc/${pid}/${kind}_map`).trim().split(/\s+/).map(Number);
+  const map = (kind: string) => textOrEmpty(`/proc/${pid}/${kind}_map`).trim().split(/\s+/).map(Number);
   const [, uid, size] = map('uid');
   const [, gid] = map('gid');
   return uid === undefined || gid === undefined || size === undefined ? undefined : { uid, gid, size };
@@ -115,8 +115,8 @@ export interface Pool {
 
 function readPools(): { uid: Pool; gid: Pool } {
   return {
-    uid: parsePool(textOf('/etc/subuid'), textOf('/etc/passwd')),
-    gid: parsePool(textOf('/etc/subgid'), textOf('/etc/group')),
+    uid: parsePool(textOrEmpty('/etc/subuid'), textOrEmpty('/etc/passwd')),
+    gid: parsePool(textOrEmpty('/etc/subgid'), textOrEmpty('/etc/group')),
   };
 }
 

@@ -5,7 +5,7 @@ import { userName } from '../host/user.ts';
 import { namespaceObstacle } from '../host/userns.ts';
 import { type Check, isRoot, missing, ok, warning } from './check.ts';
 import { asRoot, installCommand } from './packages.ts';
-import { textOf } from '../host/text.ts';
+import { textOrEmpty } from '../host/text.ts';
 
 /**
  * What an ordinary user needs to run containers without root. For root all of that is a matter of others, and what is
@@ -23,7 +23,7 @@ const absent = (name: string, found: string, remedy?: string): Check =>
 function checkNamespaces(): Check {
   const name = 'user namespaces';
   if (!fs.existsSync('/proc/self/ns/user')) return absent(name, 'this kernel has none', 'boot a kernel that has them');
-  const obstacle = namespaceObstacle((key) => textOf(`/proc/sys/${key}`).trim());
+  const obstacle = namespaceObstacle((key) => textOrEmpty(`/proc/sys/${key}`).trim());
   if (obstacle === undefined) return ok(name, 'for all users');
   return absent(name, obstacle.why, asRoot(obstacle.remedy.replace(/^.*?sudo /, '')));
 }
@@ -39,7 +39,7 @@ async function checkIds(): Promise<Check[]> {
 
 async function checkSubordinate(): Promise<Check> {
   const name = 'subordinate ids';
-  const [uids, gids] = [textOf('/etc/subuid'), textOf('/etc/subgid')];
+  const [uids, gids] = [textOrEmpty('/etc/subuid'), textOrEmpty('/etc/subgid')];
   const uid = process.getuid?.() ?? 0;
   const username = (await userName(uid)) ?? String(uid);
   const user = { name: username, uid };

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { smallMachine } from './machine.ts';
-import { textOf } from './text.ts';
+import { textOrEmpty } from './text.ts';
 
 /** A process named so that a recycled pid is never mistaken for it: proc_pid_stat(5), field 22. */
 export interface ProcessRef {
@@ -126,7 +126,7 @@ function endListed(variable: string): number {
   let count = 0;
   for (const entry of fs.readdirSync('/proc')) {
     const pid = Number(entry);
-    if (!Number.isInteger(pid) || !`\0${textOf(`/proc/${pid}/environ`)}`.includes(`\0${variable}\0`)) continue;
+    if (!Number.isInteger(pid) || !`\0${textOrEmpty(`/proc/${pid}/environ`)}`.includes(`\0${variable}\0`)) continue;
     const marked = processRef(pid);
     if (!signalProcess(marked, 'SIGKILL')) continue;
     count++;

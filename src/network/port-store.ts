@@ -11,7 +11,7 @@ import { listOf, object, optional } from '../state/shape.ts';
 import type { PublishedPort } from './definition.ts';
 import { publishedPort, type Reservations, reservationsShape } from './files.ts';
 import { hostAddressOf, isAnyAddress, isIpv6, type PortRequest, type Protocol } from './ports.ts';
-import { textOf } from '../host/text.ts';
+import { textOrEmpty } from '../host/text.ts';
 
 export interface ReserveOptions {
   /** The families of which the container gets an address. */
@@ -244,7 +244,7 @@ function excludes(a: string, b: string): boolean {
 
 /** The ports that the kernel hands out itself (32768–60999 unless changed); docker chooses from the same. */
 function freePortRange(): [number, number] {
-  const [first = 32768, last = 60999] = (textOf('/proc/sys/net/ipv4/ip_local_port_range').match(/\d+/g) ?? []).map(
+  const [first = 32768, last = 60999] = (textOrEmpty('/proc/sys/net/ipv4/ip_local_port_range').match(/\d+/g) ?? []).map(
     Number,
   );
   return [first, last];
@@ -254,10 +254,10 @@ function freePortRange(): [number, number] {
 function readListening(protocols: ReadonlySet<Protocol>): Listener[] {
   const found: Listener[] = [];
   for (const protocol of protocols) {
-    if (protocol === 'sctp') found.push(...parseSctpEndpoints(textOf('/proc/self/net/sctp/eps')));
+    if (protocol === 'sctp') found.push(...parseSctpEndpoints(textOrEmpty('/proc/self/net/sctp/eps')));
     else
       for (const file of [protocol, `${protocol}6`])
-        found.push(...parseSockets(textOf(`/proc/self/net/${file}`), protocol));
+        found.push(...parseSockets(textOrEmpty(`/proc/self/net/${file}`), protocol));
   }
   return found;
 }

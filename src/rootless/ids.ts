@@ -3,7 +3,7 @@ import { runTool } from '../host/exec.ts';
 import { which } from '../host/launch.ts';
 import { freeRange, mappingArguments, planMapping, rangesOf, type SubordinateRange } from '../host/subids.ts';
 import { userName } from '../host/user.ts';
-import { textOf } from '../host/text.ts';
+import { textOrEmpty } from '../host/text.ts';
 
 /** Arguments of newuidmap(1) and newgidmap(1) behind the pid. */
 export interface Mappings {
@@ -44,7 +44,7 @@ export async function readMappings(user: { uid: number; gid: number; name: strin
 
 /** From the file, else from whatever the name service switch has (getsubids(1) of shadow 4.9). */
 async function rangesFor(user: { uid: number; name: string }, kind: 'uid' | 'gid'): Promise<SubordinateRange[]> {
-  const own = rangesOf(textOf(`/etc/sub${kind}`), user);
+  const own = rangesOf(textOrEmpty(`/etc/sub${kind}`), user);
   if (own.length > 0 || which('getsubids') === undefined) return own;
   const { stdout } = await runTool('getsubids', [...(kind === 'gid' ? ['-g'] : []), user.name]);
   return [...stdout.matchAll(/^\d+: \S+ (\d+) (\d+)$/gm)].map(([, start, count]) => ({
@@ -54,7 +54,7 @@ async function rangesFor(user: { uid: number; name: string }, kind: 'uid' | 'gid
 }
 
 function withoutIds(name: string, noUids: boolean, noGids: boolean): MinirunError {
-  const range = freeRange(textOf('/etc/subuid'), textOf('/etc/subgid'));
+  const range = freeRange(textOrEmpty('/etc/subuid'), textOrEmpty('/etc/subgid'));
   const files = [noUids ? '/etc/subuid' : '', noGids ? '/etc/subgid' : ''].filter(Boolean).join(' and ');
   const options = [noUids ? `--add-subuids ${range}` : '', noGids ? `--add-subgids ${range}` : ''].filter(Boolean);
   return new MinirunError(

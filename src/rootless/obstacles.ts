@@ -1,10 +1,10 @@
 import { MinirunError } from '../errors.ts';
 import { namespaceObstacle } from '../host/userns.ts';
-import { textOf } from '../host/text.ts';
+import { textOrEmpty } from '../host/text.ts';
 
 /** Why there is no user namespace, or one in which nothing may be done. @param complaint what the tools have said */
 export function refusedNamespaces(complaint: string): MinirunError {
-  const obstacle = namespaceObstacle((key) => textOf(`/proc/sys/${key}`).trim());
+  const obstacle = namespaceObstacle((key) => textOrEmpty(`/proc/sys/${key}`).trim());
   const said = complaint.trim().split('\n').at(-1) ?? '';
   return new MinirunError(
     'cannot run without root',

@@ -7,7 +7,7 @@ import { runDirectly } from '../host/tool.ts';
 import { interfaceExists, overlappingRoute, routedRanges } from '../network/facts.ts';
 import { machineFiles, type MachineRecord } from '../state/machine.ts';
 import { nsenterArgv } from './holder.ts';
-import { textOf } from '../host/text.ts';
+import { textOrEmpty } from '../host/text.ts';
 
 /** The program that carries what leaves the machine in small: it makes ordinary connections of the user's of it. */
 type Carrier = 'pasta' | 'slirp4netns';
@@ -65,10 +65,10 @@ function addresses(index: number): Addresses {
  */
 export function planResolvConf(): string | undefined {
   const usable = (text: string) => servers(text).filter((server) => !/^(127\.|::1$)/.test(server));
-  const hosts = textOf('/etc/resolv.conf');
+  const hosts = textOrEmpty('/etc/resolv.conf');
   if (usable(hosts).length > 0) return undefined;
   // Those that systemd-resolved's stub asks.
-  const behind = usable(textOf('/run/systemd/resolve/resolv.conf'));
+  const behind = usable(textOrEmpty('/run/systemd/resolve/resolv.conf'));
   const found = behind.length > 0 ? behind : [addresses(0).nameServer];
   const others = hosts.split('\n').filter((line) => /^\s*(search|options)\b/.test(line));
   return [...found.map((server) => `nameserver ${server}`), ...others, ''].join('\n');

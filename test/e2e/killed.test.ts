@@ -35,6 +35,12 @@ async function until<T>(what: string, look: () => T | undefined | false): Promis
   }
 }
 
+/** Has the image built and the default network written down. @returns what there is then */
+async function atRest(world: World): Promise<Snapshot> {
+  await world.sh('minirun run --rm busybox true; minirun system reconcile');
+  return settledSnapshot(world);
+}
+
 describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
   let world: World;
   let clean: Snapshot;
@@ -221,8 +227,7 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
 
   test('whoever was to take a network down, while somebody waits to use it: one name server, that goes with it', async () => {
     await using other = await createWorld();
-    await other.sh('minirun run --rm busybox true; minirun system reconcile');
-    const before = await settledSnapshot(other);
+    const before = await atRest(other);
     await other.sh('minirun run -d --name one busybox sleep 1000');
     const removing = await other.spawn(['rm', '-f', 'one'], { env: { MINIRUN_FAULT: 'stop:finish.left' } });
     expect(await removing.stopped()).toBe(true);
@@ -242,8 +247,7 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
 
   test('a network is taken down by the second attempt, too', async () => {
     await using other = await createWorld();
-    await other.sh('minirun run --rm busybox true; minirun system reconcile');
-    const before = await settledSnapshot(other);
+    const before = await atRest(other);
     let hit = false;
     for (let boundary = 1; !hit; boundary++) {
       await other.sh('minirun run -d --name victim busybox sleep 1000');
@@ -258,8 +262,7 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
 
   test('what somebody leaves who is ended by rm -f, just when it makes itself a lock', async () => {
     await using other = await createWorld();
-    await other.sh('minirun run --rm busybox true; minirun system reconcile');
-    const before = await settledSnapshot(other);
+    const before = await atRest(other);
     await other.sh('minirun run -d --name one busybox sleep 1000');
     const removing = await other.spawn(['rm', '-f', 'one'], { env: { MINIRUN_FAULT: 'stop:finish.left' } });
     expect(await removing.stopped()).toBe(true);

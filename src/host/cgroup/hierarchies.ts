@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import type { Controller } from './resources.ts';
-import { textOf } from '../text.ts';
+import { textOrEmpty } from '../text.ts';
 
 /** A mounted tree of cgroups, as far as minirun has a use for it. cgroups(7). */
 export interface Hierarchy {
@@ -162,5 +162,5 @@ export const remedyWithout = 'See minirun doctor for what this machine has, and 
 
 /** The content of a file of the kernel's, without line ends around it; empty where there is none. */
 export function read(file: string): string {
-  return textOf(file).trim();
+  return textOrEmpty(file).trim();
 }

@@ -22,6 +22,15 @@ test.each([
 test('the help of the group shows what there is', () => {
   const program = new Command();
   registerContainer(program);
-  const shown = program.commands[0]?.commands.map((each) => each.name()).filter((name) => name !== 'help') ?? [];
-  expect(shown.toSorted()).toEqual([...containerCommands, 'inspect', 'ls', 'prune'].toSorted());
+  const shown = program.commands[0]?.commands.map((each) => `${each.name()}: ${each.summary()}`) ?? [];
+  expect(shown).toContain('ls: The same as minirun ps');
+  expect(shown).toContain('inspect: The same as minirun inspect');
+  expect(shown).toContain('run: The same as minirun run');
+  expect(shown).toContain('prune: Remove containers that do not run');
+  expect(shown).toHaveLength(containerCommands.size + 3);
+});
+
+test('every command that is said to be the same is one of minirun', async () => {
+  const main = await Bun.file(`${import.meta.dir}/../../../src/cli/main.ts`).text();
+  expect([...containerCommands].filter((name) => !main.includes(`\n  ${name}: {`))).toEqual([]);
 });
