@@ -99,7 +99,14 @@ function openSource({ source, subpath }: OciMount): number {
     const inRootWithoutMagicLinks = 0x12;
     const how = new BigUint64Array([BigInt(O_PATH | O_CLOEXEC), 0n, BigInt(inRootWithoutMagicLinks)]);
     const name = cstring(subpath);
-    return check(Number(libc.syscall(numbers.openat2, whole, ptr(name), ptr(how), 24, 0)), `open ${subpath}`);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return check(Number(libc.syscall(numbers.openat2, whole, ptr(name), ptr(how), 24, 0)), `open ${subpath}`);
+      } catch (error) {
+        // Something was renamed or mounted somewhere while a `..` was followed; see openInRoot() of init.
+        if ((error as CallError).code !== 'EAGAIN' || attempt === 1000) throw error;
+      }
+    }
   } finally {
     fs.closeSync(whole);
   }

@@ -190,4 +190,47 @@ describe.skipIf(skipOrFail(missingWorld()))('mounts and a hostile root', () => {
     }
     await world.run(['rm', '-f', 'attacker']);
   }, 60_000);
+
+  // After a `..` openat2(2) gives up as soon as anybody has renamed or mounted anything on the whole machine.
+  test('what others rename meanwhile is no reason to fail', async () => {
+    await world.sh(`mkdir ${rootfs}/deep; minirun volume create disturbed`);
+    await world.sh(`cd ${world.root}/volumes/disturbed/_data; echo mine >file; ln -s ${'../'.repeat(200)}file up`);
+    const places = Array.from({ length: 40 }, (_, index) => `up${index}`);
+    for (const place of places) fs.symlinkSync(`${'../'.repeat(200)}deep`, path.join(rootfs, place));
+    const rename =
+      "const { renameSync } = require('node:fs'); console.log('renaming'); for (;;) { renameSync('a', 'b'); renameSync('b', 'a'); }";
+    const storms = await Promise.all(
+      ['one', 'two'].map(async (name) => {
+        const directory = path.join(world.directory, 'storm', name);
+        fs.mkdirSync(path.join(directory, 'a'), { recursive: true });
+        const storm = await world.host.spawn([process.execPath, '-e', rename], { cwd: directory });
+        await storm.waitFor('renaming');
+        return storm;
+      }),
+    );
+    try {
+      const mounts = places.flatMap((place) => ['--tmpfs', `/${place}/${place}`]);
+      const count = 'grep -c " /deep/up" /proc/self/mountinfo';
+      expect(await run(...mounts, '--rootfs', rootfs, 'sh', '-c', count)).toMatchObject({
+        stdout: `${places.length}\n`,
+        stderr: '',
+        code: 0,
+      });
+      for (const userns of ['host', 'auto'])
+        expect(
+          await run(
+            '--userns',
+            userns,
+            '--mount',
+            'src=disturbed,dst=/part,volume-subpath=up',
+            'busybox',
+            'cat',
+            '/part',
+          ),
+        ).toMatchObject({ stdout: 'mine\n', stderr: '', code: 0 });
+    } finally {
+      for (const storm of storms) storm.kill('SIGKILL');
+      await Promise.all(storms.map(async ({ exit }) => exit));
+    }
+  }, 60_000);
 });
