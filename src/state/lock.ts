@@ -1,10 +1,10 @@
-import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { lock } from 'proper-lockfile';
 import { isDiskFull, MinirunError } from '../errors.ts';
 import { killPoint } from '../host/fault.ts';
 import { bootId, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
+import { randomHex } from '../host/random.ts';
 import { Damage, examine } from './files.ts';
 import type { Kind } from './migrations.ts';
 import { stateRoot } from './paths.ts';
@@ -91,6 +91,8 @@ type Callback = (error: NodeJS.ErrnoException | null) => void;
 const namedLocks = {
   ...fs,
   mkdir(directory: string, done: Callback): void {
+    // One look, where making a lock that cannot be had would be five changes to the disk for each attempt.
+    if (fs.existsSync(path.join(directory, 'holder'))) return done(locked());
     const own = `${directory}.${unique()}`;
     try {
       fs.mkdirSync(own, { mode: 0o700 });
@@ -108,11 +110,7 @@ const namedLocks = {
     } catch (error) {
       fs.rmSync(own, { recursive: true, force: true });
       const { code } = error as NodeJS.ErrnoException;
-      done(
-        code === 'ENOTEMPTY' || code === 'EEXIST' || code === 'ENOTDIR'
-          ? Object.assign(new Error('locked'), { code: 'EEXIST' })
-          : (error as Error),
-      );
+      done(code === 'ENOTEMPTY' || code === 'EEXIST' || code === 'ENOTDIR' ? locked() : (error as Error));
       return;
     }
     done(null);
@@ -128,12 +126,17 @@ const namedLocks = {
   rmdirSync: removeLock,
 };
 
+/** What proper-lockfile takes for a lock that somebody has. */
+function locked(): NodeJS.ErrnoException {
+  return Object.assign(new Error('locked'), { code: 'EEXIST' });
+}
+
 let serial = 0;
 
 /** A name no other process and no earlier call has used; it tells whose it is. */
 function unique(): string {
   const { pid, start } = selfRef();
-  return `${pid}-${start}-${serial++}-${randomBytes(3).toString('hex')}`;
+  return `${pid}-${start}-${serial++}-${randomHex(3)}`;
 }
 
 function removeLock(directory: string): void {
