@@ -25,8 +25,22 @@ const detours = path.join(sources, 'by-way-of-core');
 
 fs.rmSync(directory, { recursive: true, force: true });
 fs.cpSync(path.join(repository, 'src'), sources, { recursive: true });
-for (const name of ['images', 'node_modules', 'package.json', 'tsconfig.json'])
+for (const name of ['images', 'package.json', 'tsconfig.json'])
   fs.symlinkSync(path.join(repository, name), path.join(directory, name));
+// The packages, and one in the place of another: proper-lockfile asks for graceful-fs, which loads node:stream, two of a
+// start's milliseconds. What that adds to node:fs (it waits when too many files are open) it is not used for: minirun
+// gives proper-lockfile the file system that it is to use (state/lock.ts).
+const installed = path.join(repository, 'node_modules');
+const packages = path.join(directory, 'node_modules');
+fs.mkdirSync(packages);
+for (const name of fs.readdirSync(installed)) {
+  if (name === 'graceful-fs') continue;
+  // A package looks for others from where it really is.
+  if (name === 'proper-lockfile') fs.cpSync(path.join(installed, name), path.join(packages, name), { recursive: true });
+  else fs.symlinkSync(path.join(installed, name), path.join(packages, name));
+}
+fs.mkdirSync(path.join(packages, 'graceful-fs'));
+fs.writeFileSync(path.join(packages, 'graceful-fs/index.js'), "module.exports = require('node:fs');\n");
 fs.mkdirSync(detours);
 
 const importOf = (from: string, to: string): string => {

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
@@ -6,6 +5,7 @@ import { faultPoint, killPoint } from '../host/fault.ts';
 import { which } from '../host/launch.ts';
 import { smallMachine } from '../host/machine.ts';
 import { bootId, selfRef } from '../host/process.ts';
+import { randomHex } from '../host/random.ts';
 import { removeTree } from '../host/remove-tree.ts';
 import type { Image, ImageConfig, PullPolicy } from '../image/image.ts';
 import type { Platform } from '../image/manifest.ts';
@@ -134,7 +134,7 @@ export interface Draft {
  * only an image may be fetched, when everything else is right.
  */
 export async function draftContainer(request: ContainerRequest): Promise<Draft> {
-  const id = randomBytes(32).toString('hex');
+  const id = randomHex(32);
   const name = request.name === undefined ? undefined : checkName(request.name.replace(/^\//, ''), namePattern);
   const { network, attachments } = checkNetworks(request);
   const ownNetwork = hasOwnNetwork({ network });
@@ -644,7 +644,7 @@ function usernsOf(text: string | undefined, network: string): Definition['userns
 async function freeName(): Promise<string> {
   const { default: names } = await import('docker-names');
   for (let tries = 0; ; tries++) {
-    const name = tries < 5 ? names.getRandomName() : `${names.getRandomName()}_${randomBytes(3).toString('hex')}`;
+    const name = tries < 5 ? names.getRandomName() : `${names.getRandomName()}_${randomHex(3)}`;
     if (findId(name) === undefined) return name;
   }
 }

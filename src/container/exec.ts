@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { type Child, launch } from '../host/launch.ts';
+import { randomHex } from '../host/random.ts';
 import { initEnvironment, nsenterArgv } from './argv.ts';
 import { attach, SignalProxy } from './attach.ts';
 import { capabilityNames } from './capabilities.ts';
@@ -117,7 +117,7 @@ async function profileFor(own: OciProcess, request: ExecRequest): Promise<string
 
 /** Docker's events of a further process; the command stands behind the first two. */
 function execEvents(definition: Definition, command: readonly string[]) {
-  const execID = randomBytes(32).toString('hex');
+  const execID = randomHex(32);
   return (action: 'exec_create' | 'exec_start' | 'exec_die', exitCode?: number) =>
     recordContainer(definition, action === 'exec_die' ? action : `${action}: ${command.join(' ')}`, {
       execID,

@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import { messageOf } from '../errors.ts';
 import { endMarked } from '../host/process.ts';
+import { randomHex } from '../host/random.ts';
 import { formatDuration } from './duration.ts';
 import { type Entered, enterContainer } from './exec.ts';
 import type { HealthResult } from './health-record.ts';
@@ -29,7 +29,7 @@ export async function probe(container: Container, command: string[], timeout: nu
     ExitCode,
     Output,
   });
-  const mark = `${markName}=${randomBytes(8).toString('hex')}`;
+  const mark = `${markName}=${randomHex(8)}`;
   const output = new Output();
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<'late'>((resolve) => {

@@ -1,9 +1,9 @@
-import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError } from '../errors.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { isAlive, selfRef } from '../host/process.ts';
+import { randomHex } from '../host/random.ts';
 import { removeTree } from '../host/remove-tree.ts';
 import { type Event, recordEvent } from '../state/events.ts';
 import { peekFile, readFile } from '../state/files.ts';
@@ -39,7 +39,7 @@ export const volumeData = (name: string) => path.join(paths.volume(name), '_data
 const recordFile = (directory: string) => path.join(directory, 'volume.json');
 
 /** 64 hexadecimal digits: docker's form for what has no name of its own. */
-export const anonymousName = (): string => randomBytes(32).toString('hex');
+export const anonymousName = (): string => randomHex(32);
 
 /** What is known of a volume; undefined when there is none of that name. */
 export function readVolume(name: string): VolumeRecord | undefined {
@@ -112,7 +112,7 @@ export function checkVolumeOptions(name: string, options: Readonly<Record<string
 /** Somewhere to make a volume, or to get it ready, before others see it. */
 export function workplace(name: string): string {
   const { pid, start } = selfRef();
-  const directory = path.join(paths.volumes(), `.new-${pid}-${start}-${randomBytes(3).toString('hex')}-${name}`);
+  const directory = path.join(paths.volumes(), `.new-${pid}-${start}-${randomHex(3)}-${name}`);
   fs.mkdirSync(directory, { mode: 0o700 });
   try {
     const data = path.join(directory, '_data');

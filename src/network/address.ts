@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
 import ipaddr from 'ipaddr.js';
 import { MinirunError } from '../errors.ts';
+import { sha256 } from '../host/sha256.ts';
 
 export type Family = 4 | 6;
 
@@ -165,5 +165,5 @@ export function hostIfnameOf(address: string): string {
 }
 
 function digestOf(address: string): Buffer {
-  return createHash('sha256').update(address).digest();
+  return sha256(address);
 }

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { sha256 } from '../host/sha256.ts';
 import { ip, type IpCommand, ipIn, type Step, type SysctlCommand } from '../host/steps.ts';
 import { linkLocalOf, macOf, parseSubnet } from './address.ts';
 import type { NetworkDefinition, Subnet } from './definition.ts';
@@ -63,7 +63,7 @@ function planLoopback({ bridge, subnets, internal, hostAddress }: NetworkDefinit
   const six = subnets.find(({ subnet }) => parseSubnet(subnet).family === 6);
   if (internal || !hostAddress || six === undefined) return [];
   // A network has a metric of its own: "replace" would replace the route of another one of the same.
-  const metric = 2048 + createHash('sha256').update(six.subnet).digest().readUIntBE(0, 3);
+  const metric = 2048 + sha256(six.subnet).readUIntBE(0, 3);
   return [
     {
       id: 'bridge.loopback',

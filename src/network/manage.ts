@@ -1,9 +1,9 @@
-import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import { MinirunError, MinirunErrors } from '../errors.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
+import { sha256 } from '../host/sha256.ts';
 import { type Event, lastRecorded, recordEvent } from '../state/events.ts';
 import { withLock } from '../state/lock.ts';
 import { drawOnReserve } from '../state/reserve.ts';
@@ -312,7 +312,7 @@ function fixedNetworks(): ShownNetwork[] {
     ['none', 'null'],
   ].map(([name = '', driver = '']) => ({
     ...defineNetwork(name, { subnets: [], bridge: '', isolate: false, masquerade: false, hostAddress: false }),
-    id: createHash('sha256').update(`minirun network ${name}`).digest('hex'),
+    id: sha256(`minirun network ${name}`).toString('hex'),
     created: new Date(0).toISOString(),
     driver,
   }));

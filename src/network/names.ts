@@ -1,8 +1,8 @@
-import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { daemonOf, endDaemon } from '../host/daemon.ts';
 import { which } from '../host/launch.ts';
+import { sha256 } from '../host/sha256.ts';
 import type { DirectoryCommand, RemoveCommand, RunCommand, Step } from '../host/steps.ts';
 import { stateRoot } from '../state/paths.ts';
 import { blockOf, contains, parseAddress, parseSubnet, type Range } from './address.ts';
@@ -30,7 +30,7 @@ export interface NameFacts {
  * it ends with the boot. The number keeps the state directories of one machine apart.
  */
 function runtimeDirectory(): string {
-  return `/run/minirun/${createHash('sha256').update(stateRoot()).digest('hex').slice(0, 12)}`;
+  return `/run/minirun/${sha256(stateRoot()).toString('hex').slice(0, 12)}`;
 }
 
 /** Where the names of a network lie: one file for each of its containers. */

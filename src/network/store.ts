@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { bootId, endOrphans, isAlive, type ProcessRef, selfRef } from '../host/process.ts';
+import { randomHex } from '../host/random.ts';
 import { noteDamage, peekFile, readFile } from '../state/files.ts';
 import { writeJson } from '../state/json.ts';
 import { withLock } from '../state/lock.ts';
@@ -107,7 +107,7 @@ export function subnetOf(subnet: string, gateway?: string): Subnet {
 
 /** A network definition with everything that was not given filled in. Nothing is written. */
 export function defineNetwork(name: string, given: Pick<Network, 'subnets'> & Partial<Network>): Network {
-  const id = randomBytes(32).toString('hex');
+  const id = randomHex(32);
   return {
     schema: 2,
     name,
@@ -144,7 +144,7 @@ export function freeSubnet(): string {
 
 /** A unique local range with a random global id, as RFC 4193 section 3.2 wants it. */
 export function freeSubnet6(): string {
-  const globalId = BigInt(`0x${randomBytes(5).toString('hex')}`);
+  const globalId = BigInt(`0x${randomHex(5)}`);
   return formatRange(blockOf({ family: 6, value: (0xfdn << 120n) | (globalId << 80n) }, 64));
 }
 

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { MinirunError, messageOf } from '../errors.ts';
@@ -110,7 +109,7 @@ async function makeOwn(): Promise<MachineRecord> {
   const hasPorts =
     which('slirp4netns') !== undefined && carrier !== undefined && Buffer.byteLength(slirpSocket) < longestSocket;
   return makeMachine(
-    { boot: randomUUID(), uid: user.uid, user: user.name, ...(hasPorts ? { portSocket: slirpSocket } : {}) },
+    { boot: crypto.randomUUID(), uid: user.uid, user: user.name, ...(hasPorts ? { portSocket: slirpSocket } : {}) },
     mappings,
     carrier === undefined ? undefined : planResolvConf(),
   );

@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { isDiskFull } from '../errors.ts';
+import { randomBytes } from '../host/random.ts';
 import { stateRoot } from './paths.ts';
 
 /**
