@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 /** `minirun addr CONTAINER` */
 export function registerAddr(program: Command): void {
@@ -33,6 +34,6 @@ export function registerAddr(program: Command): void {
           hidden: true,
         },
       ];
-      process.stdout.write(formatRows(format, columns, interfaces));
+      print(formatRows(format, columns, interfaces));
     });
 }

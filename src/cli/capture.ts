@@ -7,6 +7,7 @@ import { MinirunError, messageOf } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
 import { printable } from './output/printable.ts';
 import { version } from './version.ts';
+import { print, stdoutStream } from './output/stdout.ts';
 
 interface Options {
   write?: string;
@@ -66,7 +67,7 @@ export function registerCapture(program: Command): void {
       const taps = await findTaps(request);
       // In the background nobody reads any more what it says in the end; and a reader of its output may have read enough.
       process.stderr.on('error', () => {});
-      process.stdout.on('error', () => {});
+      stdoutStream().on('error', () => {});
       if (options.write === undefined) await show(taps, request, showingOf(options));
       else if (options.detach === true) await detach(taps, request, path.resolve(options.write));
       else await write(taps, request, options.write);
@@ -85,7 +86,7 @@ function refuseSenseless({ write, detach, direction }: Options): void {
     throw new MinirunError(`invalid --direction "${direction}"`, 'there is no such direction', 'Use in, out or inout');
   if (detach === true && (write === undefined || write === '-'))
     throw new MinirunError('cannot capture in the background without a file', undefined, 'Give one: -w FILE');
-  if (write === '-' && process.stdout.isTTY)
+  if (write === '-' && stdoutStream().isTTY)
     throw new MinirunError(
       'cannot write packets to a terminal',
       'they are not text',
@@ -132,7 +133,7 @@ async function write(taps: readonly Tap[], request: CaptureRequest, file: string
   const running = await begin(taps, request, 'pipe', target.discard);
   const { pcapngHeader, pcapngPacket } = await import('../network/pcap.ts');
   const filter = request.filter.join(' ');
-  const output: Writable = file === '-' ? process.stdout : fs.createWriteStream('', { fd: target.fd });
+  const output: Writable = file === '-' ? stdoutStream() : fs.createWriteStream('', { fd: target.fd });
   await merge(
     running,
     {
@@ -171,14 +172,14 @@ async function detach(taps: readonly Tap[], request: CaptureRequest, file: strin
     ];
     const pid = await captureInBackground(args);
     for (const { name } of taps) say(`listening on ${name}`);
-    process.stdout.write(`${pid}\n`);
+    print(`${pid}\n`);
     return;
   }
   const target = openFile(file);
   const running = await begin(taps, request, target.fd, target.discard, false);
   for (const { tool } of running) {
     tool.release();
-    process.stdout.write(`${tool.ref.pid}\n`);
+    print(`${tool.ref.pid}\n`);
   }
 }
 
@@ -204,7 +205,7 @@ async function show(taps: readonly Tap[], request: CaptureRequest, options: read
   /** Where the packets come from that the printer has got and not printed yet. */
   const origins: string[] = [];
   const printed = printer.stdout === undefined ? Promise.resolve() : prefixLines(printer.stdout, origins);
-  process.stdout.on('error', () => {
+  stdoutStream().on('error', () => {
     for (const { tool } of running) tool.end();
   });
   await merge(
@@ -244,7 +245,7 @@ async function prefixLines(text: AsyncIterable<Buffer>, origins: string[]): Prom
       }
       out += `${origin}  ${isNext ? shown : line}\n`;
     }
-    process.stdout.write(Buffer.from(out, 'latin1'));
+    print(Buffer.from(out, 'latin1'));
   }
 }
 

@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander';
 import { MinirunError } from '../errors.ts';
+import { print } from './output/stdout.ts';
 
 const collect = (value: string, previous: string[]): string[] => [...previous, value];
 
@@ -46,6 +47,6 @@ export function registerCommit(program: Command): void {
       const image = await interruptible(async (signal) =>
         commitContainer(container, name, { author, message, changes: change, signal }),
       );
-      process.stdout.write(`${image.id}\n`);
+      print(`${image.id}\n`);
     });
 }

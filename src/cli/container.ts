@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { containerCommands, shortened } from './group.ts';
+import { print } from './output/stdout.ts';
 
 /** `minirun container COMMAND`: docker's other names for what `minirun COMMAND` does. All but `prune` are here for `--help`: see `shortened`. */
 export function registerContainer(program: Command): void {
@@ -23,6 +24,6 @@ function registerPrune(container: Command): void {
       const { pruneContainers } = await import('../container/prune.ts');
       const { humanSize } = await import('./output/units.ts');
       const reclaimed = await printPruned('Deleted Containers', pruneContainers());
-      process.stdout.write(`Total reclaimed space: ${humanSize(reclaimed)}\n`);
+      print(`Total reclaimed space: ${humanSize(reclaimed)}\n`);
     });
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { MinirunError } from '../errors.ts';
 import { printable } from './output/printable.ts';
+import { stdoutStream } from './output/stdout.ts';
 
 /** `minirun cp [OPTIONS] CONTAINER:PATH PATH|-` and the other way round */
 export function registerCp(program: Command): void {
@@ -31,8 +32,8 @@ export function registerCp(program: Command): void {
         let bytes: number;
         if (from.container !== undefined) {
           if (destination === '-') {
-            if (process.stdout.isTTY) refuseTerminal('write', 'minirun cp web:/etc - | tar t');
-            await copy.copyOutAsTar(from.container, from.path, process.stdout, flags);
+            if (stdoutStream().isTTY) refuseTerminal('write', 'minirun cp web:/etc - | tar t');
+            await copy.copyOutAsTar(from.container, from.path, stdoutStream(), flags);
             recordCopy(from.container, 'archive-path', from.path);
             return;
           }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { reconcileFirst } from './each.ts';
 import { printable } from './output/printable.ts';
+import { print } from './output/stdout.ts';
 
 /** `minirun diff CONTAINER` */
 export function registerDiff(program: Command): void {
@@ -14,6 +15,6 @@ export function registerDiff(program: Command): void {
     .action(async (container: string) => {
       await reconcileFirst();
       const { changesOf } = await import('../container/diff.ts');
-      for (const { kind, path } of await changesOf(container)) process.stdout.write(`${kind} ${printable(path)}\n`);
+      for (const { kind, path } of await changesOf(container)) print(`${kind} ${printable(path)}\n`);
     });
 }

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { Check } from '../doctor/diagnose.ts';
+import { print, stdoutStream } from './output/stdout.ts';
 
 /** `minirun doctor` */
 export function registerDoctor(program: Command): void {
@@ -22,8 +23,8 @@ export function registerDoctor(program: Command): void {
       }
       const { diagnose } = await import('../doctor/diagnose.ts');
       const checks = await diagnose();
-      if (format === 'json') process.stdout.write(`${JSON.stringify(checks, null, 2)}\n`);
-      else process.stdout.write(await report(checks));
+      if (format === 'json') print(`${JSON.stringify(checks, null, 2)}\n`);
+      else print(await report(checks));
       if (checks.some(({ status }) => status === 'missing')) process.exitCode = 1;
     });
 }
@@ -34,7 +35,7 @@ const colours = { ok: 'green', warning: 'yellow', missing: 'red' } as const;
 /** One line a check: `ok      iproute2 6.1.0`, `MISSING iptables: not installed → apt-get install iptables`. */
 async function report(checks: readonly Check[]): Promise<string> {
   const { styleText } = await import('node:util');
-  const inColour = process.stdout.isTTY && !process.env.NO_COLOR;
+  const inColour = stdoutStream().isTTY && !process.env.NO_COLOR;
   const lines = checks.map(({ name, status, found, remedy }) => {
     const label = labels[status].padEnd(labels.warning.length);
     const text = status === 'ok' ? `${name} ${found}`.trimEnd() : `${name}: ${found}`;

@@ -1,5 +1,6 @@
 import { MinirunError, messageOf } from '../errors.ts';
 import { printable } from './output/printable.ts';
+import { print } from './output/stdout.ts';
 
 /**
  * Does something to each of the containers that were named, at most `parallel` at once, and goes on after errors.
@@ -10,7 +11,7 @@ import { printable } from './output/printable.ts';
 export async function forEach(
   names: readonly string[],
   work: (name: string) => Promise<unknown>,
-  { parallel = 1, print = true } = {},
+  { parallel = 1, prints = true } = {},
 ): Promise<void> {
   const waiting = [...names.entries()];
   // Whoever is done first, what is printed comes in the order of the names.
@@ -26,7 +27,7 @@ export async function forEach(
       try {
         const isDone = (await work(name)) !== false;
         report(index, () => {
-          if (print && isDone) process.stdout.write(`${name}\n`);
+          if (prints && isDone) print(`${name}\n`);
         });
       } catch (error) {
         if (!(error instanceof MinirunError)) throw error;

@@ -5,6 +5,7 @@ import type { EventType, RecordedEvent } from '../state/events.ts';
 import { reconcileFirst } from './each.ts';
 import { type Filter, labelFilter, parseFilters } from './output/filters.ts';
 import { printable } from './output/printable.ts';
+import { stdoutStream } from './output/stdout.ts';
 
 interface Options {
   since?: string;
@@ -50,9 +51,9 @@ export function registerEvents(program: Command): void {
         });
       }
       // Whoever reads it has had enough (`| head`).
-      process.stdout.on('error', () => ending.abort());
+      stdoutStream().on('error', () => ending.abort());
       for await (const event of readEvents(period, ending.signal)) {
-        if (passes(event)) await new Promise<void>((resolve) => process.stdout.write(show(event), () => resolve()));
+        if (passes(event)) await new Promise<void>((resolve) => stdoutStream().write(show(event), () => resolve()));
       }
     });
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { MinirunError } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
+import { stdoutStream } from './output/stdout.ts';
 
 interface Options {
   env?: string[];
@@ -44,6 +45,7 @@ export function registerExec(program: Command): void {
       const envFiles = (options.envFile ?? []).map((file) => readTextFile('--env-file', file));
       await reconcileFirst();
       const { execInContainer } = await import('../container/exec.ts');
+      if (options.tty === true && options.detach !== true) stdoutStream();
       process.exitCode = await execInContainer(container, {
         command,
         env: options.env ?? [],

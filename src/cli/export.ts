@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { Readable } from 'node:stream';
 import type { Command } from 'commander';
 import { isDiskFull, messageOf, MinirunError } from '../errors.ts';
+import { stdoutStream } from './output/stdout.ts';
 
 /** `minirun export [-o FILE] CONTAINER` */
 export function registerExport(program: Command): void {
@@ -15,7 +16,7 @@ export function registerExport(program: Command): void {
     .argument('<container>', 'name, id or beginning of an id')
     .option('-o, --output <file>', 'write to a file (default: standard output)')
     .action(async (container: string, { output }: { output?: string }) => {
-      if (output === undefined && process.stdout.isTTY) {
+      if (output === undefined && stdoutStream().isTTY) {
         throw new MinirunError(
           'refusing to write a tar archive at a terminal',
           undefined,
@@ -38,7 +39,7 @@ export function registerExport(program: Command): void {
 async function toStandardOutput(archive: Readable): Promise<void> {
   const { pipeline } = await import('node:stream/promises');
   try {
-    await pipeline(archive, process.stdout, { end: false });
+    await pipeline(archive, stdoutStream(), { end: false });
   } catch (error) {
     // Whoever reads it has had enough (`| head`).
     if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error;

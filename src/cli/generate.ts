@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { Command } from 'commander';
 import { MinirunError, messageOf } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 interface Options {
   name?: boolean;
@@ -56,7 +57,7 @@ export function registerGenerate(program: Command): void {
       const { unit, text } =
         options.restartService === true ? await restart(reference, options) : await one(reference, options);
       if (options.files !== true) {
-        process.stdout.write(text);
+        print(text);
         return;
       }
       const file = path.resolve(`${unit}.service`);
@@ -65,7 +66,7 @@ export function registerGenerate(program: Command): void {
       } catch (error) {
         throw new MinirunError(`cannot write ${file}`, messageOf(error), 'Go to a directory that can be written');
       }
-      process.stdout.write(`${file}\n`);
+      print(`${file}\n`);
     });
 }
 

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { MinirunError, messageOf } from '../errors.ts';
 import type { Topology } from '../network/topology.ts';
 import { reconcileFirst } from './each.ts';
+import { print, stdoutStream } from './output/stdout.ts';
 
 const formats = ['ascii', 'mermaid', 'dot', 'svg', 'json'] as const;
 type Format = (typeof formats)[number];
@@ -47,7 +48,7 @@ export function registerGraph(network: Command): void {
       const { readTopology } = await import('../container/topology.ts');
       const topology = await readTopology(references, options.all === true);
       const picture = await render(topology, format, options);
-      if (options.output === undefined) process.stdout.write(picture);
+      if (options.output === undefined) print(picture);
       else writePicture(options.output, picture);
     });
 }
@@ -75,9 +76,9 @@ async function render(topology: Topology, format: Format, { output, asciiOnly }:
       return (await import('./output/graph/svg.ts')).renderSvg(topology);
     case 'ascii': {
       const { renderTerminal } = await import('./output/graph/terminal.ts');
-      const isTerminal = output === undefined && process.stdout.isTTY;
+      const isTerminal = output === undefined && stdoutStream().isTTY;
       return renderTerminal(topology, {
-        width: (isTerminal ? process.stdout.columns : Number(process.env.COLUMNS)) || 100,
+        width: (isTerminal ? stdoutStream().columns : Number(process.env.COLUMNS)) || 100,
         color: isTerminal && (process.env.NO_COLOR ?? '') === '' && process.env.TERM !== 'dumb',
         ascii: asciiOnly === true || !isUtf8(process.env),
       });

@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import { MinirunError } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 /** `minirun healthcheck run CONTAINER` */
 export function registerHealthcheck(program: Command): void {
@@ -19,8 +20,8 @@ export function registerHealthcheck(program: Command): void {
       if (options.due === true) {
         const seconds = await checkDue(container);
         if (seconds === undefined) process.exit(noMoreChecks);
-        process.stdout.write(`${seconds}\n`, () => process.exit(0));
-        return;
+        print(`${seconds}\n`);
+        process.exit(0);
       }
       await reconcileFirst();
       const isHealthy = await checkNow(container).catch((error: unknown) => {

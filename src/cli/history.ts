@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { HistoryRow } from '../image/history.ts';
 import type { Column } from './output/table.ts';
+import { print } from './output/stdout.ts';
 
 interface Options {
   quiet?: boolean;
@@ -26,11 +27,11 @@ export function registerHistory(program: Command): void {
       const rows = imageHistory(name);
       const columns = await columnsFor(options);
       if (options.quiet === true && options.format === undefined) {
-        process.stdout.write(rows.map((row) => `${columns[0]?.value(row)}\n`).join(''));
+        print(rows.map((row) => `${columns[0]?.value(row)}\n`).join(''));
         return;
       }
       const { formatRows } = await import('./output/table.ts');
-      process.stdout.write(formatRows(options.format, columns, rows));
+      print(formatRows(options.format, columns, rows));
     });
 }
 

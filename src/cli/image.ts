@@ -11,6 +11,7 @@ import { registerPush } from './push.ts';
 import { registerRmi } from './rmi.ts';
 import { registerSave } from './save.ts';
 import { registerTag } from './tag.ts';
+import { print } from './output/stdout.ts';
 
 const collect = (value: string, previous: string[]): string[] => [...previous, value];
 
@@ -61,6 +62,6 @@ function registerPrune(image: Command): void {
       const removal = await pruneImages((id, names) => !isUnwanted(id, names), imageUser());
       const { humanSize } = await import('./output/units.ts');
       printRemoval(removal);
-      process.stdout.write(`Total reclaimed space: ${humanSize(removal.reclaimed)}\n`);
+      print(`Total reclaimed space: ${humanSize(removal.reclaimed)}\n`);
     });
 }

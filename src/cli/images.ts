@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import type { ImageListing } from '../image/store.ts';
 import type { Filter } from './output/filters.ts';
 import type { Column } from './output/table.ts';
+import { print } from './output/stdout.ts';
 
 interface Options {
   all?: boolean;
@@ -35,12 +36,12 @@ export function registerImages(program: Command): void {
       const images = all.filter((image) => (name === undefined || isNamed(image, name)) && passes(image));
       const idOf = (image: ImageListing) => (options.trunc ? shortId(image.id) : image.id);
       if (options.quiet) {
-        for (const image of images) process.stdout.write(`${idOf(image)}\n`);
+        for (const image of images) print(`${idOf(image)}\n`);
         return;
       }
       const { formatRows } = await import('./output/table.ts');
       const columns = await columnsFor(images, idOf, options.digests === true);
-      process.stdout.write(formatRows(options.format, columns, images, (image) => image.labels));
+      print(formatRows(options.format, columns, images, (image) => image.labels));
     });
 }
 

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { print } from './output/stdout.ts';
 
 const collect = (value: string, previous: string[]): string[] => [...previous, value];
 
@@ -20,6 +21,6 @@ export function registerImport(program: Command): void {
     .action(async (file: string, name: string | undefined, options: { change: string[]; message?: string }) => {
       const { importTarball } = await import('../image/import.ts');
       const image = await importTarball(file, name, { changes: options.change, message: options.message });
-      process.stdout.write(`${image.id}\n`);
+      print(`${image.id}\n`);
     });
 }

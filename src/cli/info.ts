@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { version } from './version.ts';
+import { print } from './output/stdout.ts';
 
 /** `minirun info` */
 export function registerInfo(program: Command): void {
@@ -33,7 +34,7 @@ export function registerInfo(program: Command): void {
         ['Total Memory', `${(info.MemTotal / 2 ** 30).toPrecision(4)}GiB`],
         ['Name', info.Name],
       ];
-      process.stdout.write(lines.map(([name, value]) => `${name}: ${value}\n`).join(''));
+      print(lines.map(([name, value]) => `${name}: ${value}\n`).join(''));
     });
 }
 
@@ -60,7 +61,7 @@ export function registerVersion(program: Command): void {
         ['OS/Arch:', `${about.Os}/${about.Arch}`],
         ['Kernel version:', about.KernelVersion],
       ];
-      process.stdout.write(`minirun:\n${lines.map(([name = '', value]) => ` ${name.padEnd(18)} ${value}\n`).join('')}`);
+      print(`minirun:\n${lines.map(([name = '', value]) => ` ${name.padEnd(18)} ${value}\n`).join('')}`);
     });
 }
 
@@ -68,10 +69,10 @@ export function registerVersion(program: Command): void {
 async function printedAs(format: string | undefined, value: object): Promise<boolean> {
   if (format === undefined || format === '') return false;
   if (format === 'json') {
-    process.stdout.write(`${JSON.stringify(value)}\n`);
+    print(`${JSON.stringify(value)}\n`);
     return true;
   }
   const { renderTemplate } = await import('./output/template.ts');
-  process.stdout.write(`${renderTemplate(format, value)}\n`);
+  print(`${renderTemplate(format, value)}\n`);
   return true;
 }

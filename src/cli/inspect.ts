@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { MinirunError } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
 import { printable } from './output/printable.ts';
+import { print } from './output/stdout.ts';
 
 const types = ['container', 'image', 'network', 'volume'] as const;
 type Type = (typeof types)[number];
@@ -59,7 +60,7 @@ export async function inspectAll(
       errors.push(error);
     }
   }
-  process.stdout.write(formatObjects(format, found));
+  print(formatObjects(format, found));
   for (const { message } of errors) process.stderr.write(`minirun: ${printable(message)}\n`);
   if (errors.length > 0) process.exitCode = 1;
 }

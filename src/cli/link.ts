@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import type { LinkRequest, LinkView } from '../container/linking.ts';
 import { MinirunError } from '../errors.ts';
 import { forEach, reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 const collect = (value: string, previous: string[]): string[] => [...previous, value];
 
@@ -73,9 +74,7 @@ function registerAdd(link: Command): void {
         force: options.force === true,
       };
       await reconcileFirst();
-      process.stdout.write(
-        options.explain === true ? await explainLink(request) : `${(await addLink(request)).name}\n`,
-      );
+      print(options.explain === true ? await explainLink(request) : `${(await addLink(request)).name}\n`);
     });
 }
 
@@ -91,7 +90,7 @@ function registerList(link: Command): void {
       const { viewLinks } = await import('../container/linking.ts');
       const views = viewLinks();
       if (quiet === true && format === undefined) {
-        process.stdout.write(views.map((view) => `${view.link.name}\n`).join(''));
+        print(views.map((view) => `${view.link.name}\n`).join(''));
         return;
       }
       const { formatRows } = await import('./output/table.ts');
@@ -108,7 +107,7 @@ function registerList(link: Command): void {
         { name: 'Kind', header: 'KIND', value: (view: LinkView) => view.link.kind, hidden: true },
         { name: 'CreatedAt', header: 'CREATED AT', value: (view: LinkView) => view.link.created, hidden: true },
       ];
-      process.stdout.write(formatRows(format, columns, views));
+      print(formatRows(format, columns, views));
     });
 }
 
@@ -159,7 +158,7 @@ function registerState(link: Command, state: 'up' | 'down'): void {
     .action(async (references: string[]) => {
       await reconcileFirst();
       const { setLinkState } = await import('../container/linking.ts');
-      await forEach(references, (reference) => setLinkState(reference, state === 'up'), { print: false });
+      await forEach(references, (reference) => setLinkState(reference, state === 'up'), { prints: false });
     });
 }
 

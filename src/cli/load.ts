@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { print } from './output/stdout.ts';
 
 interface Options {
   input?: string;
@@ -29,8 +30,8 @@ export function registerLoad(program: Command): void {
         () => report.close(),
       );
       for (const { image, names } of loaded) {
-        if (names.length === 0) process.stdout.write(`Loaded image ID: ${image.id}\n`);
-        for (const name of names) process.stdout.write(`Loaded image: ${familiarName(name)}\n`);
+        if (names.length === 0) print(`Loaded image ID: ${image.id}\n`);
+        for (const name of names) print(`Loaded image: ${familiarName(name)}\n`);
       }
     });
 }

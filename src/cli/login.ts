@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { MinirunError } from '../errors.ts';
 import type { Credentials, StoredAt } from '../image/registry/login.ts';
 import { printable } from './output/printable.ts';
+import { print } from './output/stdout.ts';
 
 interface Options {
   username?: string;
@@ -32,7 +33,7 @@ export function registerLogin(program: Command): void {
       if (options.username === undefined && (await loggedInAgain(host, insecure))) return;
       const credentials = await askCredentials(host, options);
       warnOfStorage(await login(host, credentials, insecure));
-      process.stdout.write('Login Succeeded\n');
+      print('Login Succeeded\n');
     });
 }
 
@@ -76,7 +77,7 @@ async function loggedInAgain(host: string, insecure: boolean): Promise<boolean> 
     process.stderr.write(`minirun: ${printable(error.message)}\n`);
     return false;
   }
-  process.stdout.write('Login Succeeded\n');
+  print('Login Succeeded\n');
   return true;
 }
 

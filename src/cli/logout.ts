@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { print } from './output/stdout.ts';
 
 /** `minirun logout [REGISTRY]` */
 export function registerLogout(program: Command): void {
@@ -11,6 +12,6 @@ export function registerLogout(program: Command): void {
       const { logout, parseRegistry } = await import('../image/registry/login.ts');
       const host = parseRegistry(registry);
       const wasLoggedIn = await logout(host);
-      process.stdout.write(wasLoggedIn ? `Removing login credentials for ${host}\n` : `Not logged in to ${host}\n`);
+      print(wasLoggedIn ? `Removing login credentials for ${host}\n` : `Not logged in to ${host}\n`);
     });
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { LogPiece } from '../container/logs.ts';
 import { reconcileFirst } from './each.ts';
+import { stdoutStream } from './output/stdout.ts';
 
 interface Options {
   follow?: boolean;
@@ -32,7 +33,7 @@ export function registerLogs(program: Command): void {
 /** Writes pieces to the streams they are for, in order, as fast as their reader takes them; ends when it goes away. */
 async function print(pieces: AsyncIterable<LogPiece>): Promise<void> {
   let open = true;
-  for (const stream of [process.stdout, process.stderr]) {
+  for (const stream of [stdoutStream(), process.stderr]) {
     stream.on('error', () => {
       open = false;
     });

@@ -5,8 +5,8 @@ import { isAnythingDamaged } from '../state/files.ts';
 import { setStateRoot, stateRoot } from '../state/paths.ts';
 import { shortened } from './group.ts';
 import { printable } from './output/printable.ts';
-import { isUnread, unreadCode, watchStdout } from './output/stdout.ts';
 import { version } from './version.ts';
+import { isUnread, onUnread, print, unreadCode } from './output/stdout.ts';
 
 /** A command's file registers it; only the file of the command that is run is loaded. */
 type Register = (program: Command) => void;
@@ -186,9 +186,9 @@ const finishes = new Set(
 /** Runs the command line; the only place, with the commands' files, that prints or sets the exit code. */
 export async function main(argv: string[]): Promise<void> {
   const [name = ''] = takeGlobalOptions(argv);
-  if (name !== 'run') watchStdout(finishes.has(name));
+  onUnread(finishes.has(name));
   if (argv[0] === '--version' || argv[0] === '-v') {
-    process.stdout.write(`minirun version ${version}\n`);
+    print(`minirun version ${version}\n`);
     return;
   }
   try {
@@ -239,10 +239,7 @@ async function dispatch(argv: string[]): Promise<void> {
     .exitOverride()
     .configureOutput({
       writeErr: () => {},
-      writeOut: (text) => {
-        watchStdout(true);
-        process.stdout.write(text);
-      },
+      writeOut: print,
     })
     .showHelpAfterError(false);
   const command = commandOf(name);

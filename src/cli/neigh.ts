@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 /** `minirun neigh CONTAINER` */
 export function registerNeigh(program: Command): void {
@@ -29,6 +30,6 @@ export function registerNeigh(program: Command): void {
         { name: 'State', header: 'STATE', value: ({ state }: Row) => state },
         { name: 'Name', header: 'NAME', value: nameOf },
       ];
-      process.stdout.write(formatRows(format, columns, neighbours));
+      print(formatRows(format, columns, neighbours));
     });
 }

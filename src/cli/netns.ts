@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 /** `minirun netns CONTAINER` */
 export function registerNetns(program: Command): void {
@@ -11,6 +12,6 @@ export function registerNetns(program: Command): void {
     .action(async (reference: string) => {
       await reconcileFirst();
       const { namespacePath, requireStack } = await import('../container/stack.ts');
-      process.stdout.write(`${namespacePath(requireStack(reference, 'find the network namespace of'))}\n`);
+      print(`${namespacePath(requireStack(reference, 'find the network namespace of'))}\n`);
     });
 }

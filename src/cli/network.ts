@@ -4,6 +4,7 @@ import type { ShownNetwork } from '../network/manage.ts';
 import { MinirunError } from '../errors.ts';
 import { forEach, reconcileFirst } from './each.ts';
 import { registerGraph } from './graph.ts';
+import { print } from './output/stdout.ts';
 
 const collect = (value: string, previous: string[]): string[] => [...previous, value];
 
@@ -87,10 +88,10 @@ function registerCreate(network: Command): void {
       };
       if (options.explain === true) {
         const { explainNetwork } = await import('../network/explain.ts');
-        process.stdout.write(await explainNetwork(draftNetwork(request)));
+        print(await explainNetwork(draftNetwork(request)));
         return;
       }
-      process.stdout.write(`${(await createNetwork(request)).id}\n`);
+      print(`${(await createNetwork(request)).id}\n`);
     });
 }
 
@@ -152,7 +153,7 @@ function registerReload(network: Command): void {
     .action(async () => {
       await recoverFirst();
       const { reload } = await import('../container/networks.ts');
-      for (const name of await reload()) process.stdout.write(`${name}\n`);
+      for (const name of await reload()) print(`${name}\n`);
     });
 }
 
@@ -194,7 +195,7 @@ function registerList(network: Command): void {
         const networks = shownNetworks().filter(passes);
         const idOf = ({ id }: ShownNetwork) => (trunc ? id.slice(0, 12) : id);
         if (quiet === true && format === undefined) {
-          process.stdout.write(networks.map((each) => `${idOf(each)}\n`).join(''));
+          print(networks.map((each) => `${idOf(each)}\n`).join(''));
           return;
         }
         const { formatRows } = await import('./output/table.ts');
@@ -244,7 +245,7 @@ function registerList(network: Command): void {
             hidden: true,
           },
         ];
-        process.stdout.write(formatRows(format, columns, networks, ({ labels }) => labels));
+        print(formatRows(format, columns, networks, ({ labels }) => labels));
       },
     );
 }
@@ -304,13 +305,13 @@ function registerPrune(network: Command): void {
       const unused = listNetworks().filter(
         (each) => !each.automatic && Object.keys(each.leases).length === 0 && passes(each),
       );
-      if (unused.length > 0) process.stdout.write('Deleted Networks:\n');
+      if (unused.length > 0) print('Deleted Networks:\n');
       const { nameOfContainer } = await import('../state/names.ts');
       await forEach(
         unused.map(({ name }) => name),
         (name) => removeNetwork(name, nameOfContainer),
       );
-      if (unused.length > 0) process.stdout.write('\n');
+      if (unused.length > 0) print('\n');
     });
 }
 

@@ -3,6 +3,7 @@ import { MinirunError } from '../errors.ts';
 import type { PublishedPort } from '../network/definition.ts';
 import { joinHostPort } from '../network/ports.ts';
 import { reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 /** `minirun port CONTAINER [PORT[/PROTO]]` */
 export function registerPort(program: Command): void {
@@ -17,7 +18,7 @@ export function registerPort(program: Command): void {
       const { requireContainer } = await import('../container/store.ts');
       const { state } = requireContainer(name);
       const lines = port === undefined ? listPorts(state.ports ?? []) : findPort(state.ports ?? [], port, name);
-      process.stdout.write(lines.map((line) => `${line}\n`).join(''));
+      print(lines.map((line) => `${line}\n`).join(''));
     });
 }
 

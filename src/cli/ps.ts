@@ -10,6 +10,7 @@ import { describePorts } from './output/ports.ts';
 import { type Filter, labelFilter, parseFilters, patternFilter } from './output/filters.ts';
 import type { Column } from './output/table.ts';
 import { humanDuration } from './output/units.ts';
+import { print } from './output/stdout.ts';
 
 interface Options {
   all?: boolean;
@@ -54,13 +55,13 @@ export function registerPs(program: Command): void {
         .slice(0, last);
       const idOf = ({ definition }: Container) => (options.trunc ? definition.id.slice(0, 12) : definition.id);
       if (options.quiet === true && options.format === undefined) {
-        process.stdout.write(containers.map((container) => `${idOf(container)}\n`).join(''));
+        print(containers.map((container) => `${idOf(container)}\n`).join(''));
         return;
       }
       const { formatRows } = await import('./output/table.ts');
       const { findSpec } = await import('../container/store.ts');
       const columns = columnsFor(idOf, options.trunc, (id) => findSpec(id)?.mounts ?? []);
-      process.stdout.write(formatRows(options.format, columns, containers, ({ definition }) => definition.labels));
+      print(formatRows(options.format, columns, containers, ({ definition }) => definition.labels));
     });
 }
 

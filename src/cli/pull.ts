@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { MinirunError } from '../errors.ts';
+import { print } from './output/stdout.ts';
 
 interface Options {
   quiet?: boolean;
@@ -38,6 +39,6 @@ export function registerPull(program: Command): void {
       } finally {
         report.close();
       }
-      process.stdout.write(`${canonicalName(reference)}\n`);
+      print(`${canonicalName(reference)}\n`);
     });
 }

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { MinirunError } from '../errors.ts';
+import { print } from './output/stdout.ts';
 
 interface Options {
   quiet?: boolean;
@@ -30,6 +31,6 @@ export function registerPush(program: Command): void {
         pushImage(reference, { insecure, report, signal }),
       ).finally(() => report.close());
       const line = options.quiet ? canonicalName(reference) : `${reference.tag}: digest: ${digest} size: ${size}`;
-      process.stdout.write(`${line}\n`);
+      print(`${line}\n`);
     });
 }

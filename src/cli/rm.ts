@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { MinirunError } from '../errors.ts';
 import { forEach, reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 export function registerRm(program: Command): void {
   program
@@ -26,7 +27,7 @@ export function registerRm(program: Command): void {
         const wanted = options.all === true ? listContainers().map((container) => container.definition.name) : names;
         if (options.explain === true) {
           const { explainRemove } = await import('../container/explain.ts');
-          for (const name of wanted) process.stdout.write(await explainRemove(name, options.volumes === true));
+          for (const name of wanted) print(await explainRemove(name, options.volumes === true));
           return;
         }
         const { removeContainer } = await import('../container/remove.ts');

@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander';
 import { forEach, reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 /** `minirun rmi IMAGE...` */
 export function registerRmi(program: Command): void {
@@ -22,10 +23,10 @@ export function registerRmi(program: Command): void {
         images,
         async (image) => {
           const { untagged, deleted } = await removeImage(image, { inUse: imageUser(), force: options.force });
-          for (const name of untagged) process.stdout.write(`Untagged: ${name}\n`);
-          for (const digest of deleted) process.stdout.write(`Deleted: ${digest}\n`);
+          for (const name of untagged) print(`Untagged: ${name}\n`);
+          for (const digest of deleted) print(`Deleted: ${digest}\n`);
         },
-        { print: false },
+        { prints: false },
       );
     });
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { RouteView } from '../container/routes.ts';
 import { reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 /** `minirun route COMMAND` */
 export function registerRoute(program: Command): void {
@@ -22,7 +23,7 @@ export function registerRoute(program: Command): void {
     .action(async (name: string, rest: string[], { explain }: { explain?: boolean }) => {
       await reconcileFirst();
       const { addRoute, explainRoute } = await import('../container/routes.ts');
-      if (explain === true) process.stdout.write(await explainRoute(name, rest));
+      if (explain === true) print(await explainRoute(name, rest));
       else await addRoute(name, rest);
     });
   route
@@ -56,6 +57,6 @@ export function registerRoute(program: Command): void {
         { name: 'Scope', header: 'SCOPE', value: (each: RouteView) => each.scope, hidden: true },
         { name: 'Flags', header: 'FLAGS', value: (each: RouteView) => each.flags.join(',') },
       ];
-      process.stdout.write(formatRows(format, columns, await viewRoutes(name)));
+      print(formatRows(format, columns, await viewRoutes(name)));
     });
 }

@@ -2,9 +2,9 @@ import { Command, type Option } from 'commander';
 import type { ContainerRequest } from '../container/create.ts';
 import { MinirunError } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
-import { watchStdout } from './output/stdout.ts';
 import { limitOptions, limitsFrom } from './limits.ts';
 import { printable } from './output/printable.ts';
+import { print, stdoutStream } from './output/stdout.ts';
 
 type Options = Record<string, string | string[] | boolean | undefined>;
 
@@ -111,20 +111,20 @@ export function registerRun(program: Command): void {
       if (!detach && !shown && options.tty === true && options.interactive === true && !process.stdin.isTTY) {
         refuse('-t with -i needs a terminal', 'standard input is none', 'Leave -t out, or run it from a terminal');
       }
-      if (detach || shown || options.tty === true) watchStdout(true);
+      if (!detach && options.tty === true) stdoutStream();
       await failAs125(async () => {
         await reconcileFirst('index');
         const { draftContainer } = await import('../container/create.ts');
         const draft = await draftContainer(request);
         if (options.explain === true) {
           const { explainRun } = await import('../container/explain.ts');
-          process.stdout.write(await explainRun(draft, detach));
+          print(await explainRun(draft, detach));
           return;
         }
         const { runDetached, runForeground } = await import('../container/run.ts');
         const forget = await writeCidfile(options.cidfile as string | undefined, draft.definition.id);
         try {
-          if (detach) process.stdout.write(`${await runDetached(draft, request.notice)}\n`);
+          if (detach) print(`${await runDetached(draft, request.notice)}\n`);
           else
             process.exitCode = await runForeground(draft, {
               sigProxy: options.sigProxy !== 'false',
@@ -155,7 +155,7 @@ export function registerCreate(program: Command): void {
           forget();
           throw error;
         }
-        process.stdout.write(`${draft.definition.id}\n`);
+        print(`${draft.definition.id}\n`);
       });
     });
 }

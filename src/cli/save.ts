@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { MinirunError } from '../errors.ts';
+import { stdoutStream } from './output/stdout.ts';
 
 /** `minirun save [-o FILE] IMAGE…` */
 export function registerSave(program: Command): void {
@@ -27,7 +28,7 @@ export function registerSave(program: Command): void {
       if (output === undefined && known === 'oci-dir') {
         throw new MinirunError('cannot save', 'a directory cannot go to standard output', 'Name the directory with -o');
       }
-      if (output === undefined && process.stdout.isTTY) {
+      if (output === undefined && stdoutStream().isTTY) {
         throw new MinirunError(
           'refusing to write an archive to a terminal',
           undefined,

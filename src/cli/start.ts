@@ -4,6 +4,7 @@ import type { Container } from '../container/store.ts';
 import { MinirunError } from '../errors.ts';
 import { forEach, reconcileFirst } from './each.ts';
 import { type Filter, labelFilter, parseFilters, patternFilter } from './output/filters.ts';
+import { stdoutStream } from './output/stdout.ts';
 
 interface Options {
   attach?: boolean;
@@ -89,10 +90,11 @@ export function registerStart(program: Command): void {
               `Let it go on: minirun unpause ${name}`,
             );
           }
+          if (attach && definition.tty) stdoutStream();
           if (attach) process.exitCode = await startForeground(definition.id, before, { sigProxy: true, notice });
           else if (state.status !== 'running') await startDetached(definition.id, before, { notice });
         },
-        { print: !attach },
+        { prints: !attach },
       );
     });
 }

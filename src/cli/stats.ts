@@ -4,6 +4,7 @@ import type { Container } from '../container/store.ts';
 import { reconcileFirst } from './each.ts';
 import type { Column } from './output/table.ts';
 import { binarySize, humanSize } from './output/units.ts';
+import { print, stdoutStream } from './output/stdout.ts';
 
 interface Options {
   all?: boolean;
@@ -51,17 +52,17 @@ export function registerStats(program: Command): void {
         return stats;
       };
       if (!options.stream) {
-        process.stdout.write(show(await next(singleInterval)));
+        print(show(await next(singleInterval)));
         return;
       }
-      const live = process.stdout.isTTY;
+      const live = stdoutStream().isTTY;
       // Nothing is known of processor times yet, but there is something to be seen.
-      process.stdout.write(live ? `\x1b[2J${frame(show(compare([], before)))}` : '');
+      print(live ? `\x1b[2J${frame(show(compare([], before)))}` : '');
       for (;;) {
         const stats = await next(live || before.length === 0 ? interval : singleInterval);
         // The last of those that were named has been removed.
         if (names.length > 0 && stats.length === 0) return;
-        process.stdout.write(live ? frame(show(stats)) : show(stats));
+        print(live ? frame(show(stats)) : show(stats));
       }
     });
 }

@@ -3,6 +3,7 @@ import type { Audited } from '../container/audit.ts';
 import { MinirunError } from '../errors.ts';
 import { printable } from './output/printable.ts';
 import type { Pruned } from './output/pruned.ts';
+import { print } from './output/stdout.ts';
 
 /** `minirun system COMMAND` */
 export function registerSystem(program: Command): void {
@@ -26,7 +27,7 @@ function registerDf(system: Command): void {
       const { reconcileFirst } = await import('./each.ts');
       await reconcileFirst();
       const { summaryOf, detailsOf } = await import('./output/disk.ts');
-      process.stdout.write(verbose === true ? await detailsOf() : await summaryOf(format));
+      print(verbose === true ? await detailsOf() : await summaryOf(format));
     });
 }
 
@@ -69,7 +70,7 @@ function registerPrune(system: Command): void {
       const { printRemoval } = await import('./output/removal.ts');
       const { humanSize } = await import('./output/units.ts');
       printRemoval(removal);
-      process.stdout.write(`Total reclaimed space: ${humanSize(reclaimed + removal.reclaimed)}\n`);
+      print(`Total reclaimed space: ${humanSize(reclaimed + removal.reclaimed)}\n`);
     });
 }
 
@@ -119,11 +120,11 @@ function registerCheck(system: Command): void {
         for (const { what } of result.problems.filter(
           (problem) => !left.some(({ what: other }) => other === problem.what),
         ))
-          process.stdout.write(`repaired: ${what}\n`);
+          print(`repaired: ${what}\n`);
       }
-      for (const { what, remedy } of left) process.stdout.write(`${what}. ${remedy}.\n`);
+      for (const { what, remedy } of left) print(`${what}. ${remedy}.\n`);
       if (left.length > 0) process.exitCode = 1;
-      else if (result.problems.length === 0) process.stdout.write(`${counts}: no damage\n`);
+      else if (result.problems.length === 0) print(`${counts}: no damage\n`);
     });
 }
 
@@ -153,9 +154,9 @@ function registerReconcile(system: Command): void {
       const damage = dryRun === true ? [] : await settleDamage();
       for (const line of damage) process.stderr.write(`minirun: warning: ${printable(line)}\n`);
       const findings = await audit({ dryRun });
-      if (format === 'json') process.stdout.write(`${JSON.stringify(findings, null, 2)}\n`);
+      if (format === 'json') print(`${JSON.stringify(findings, null, 2)}\n`);
       else {
-        process.stdout.write(
+        print(
           findings.length === 0 ? 'nothing to mend\n' : findings.map((each) => `${printable(lineOf(each))}\n`).join(''),
         );
       }

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 /** `minirun top CONTAINER [PS OPTIONS]` */
 export function registerTop(program: Command): void {
@@ -20,6 +21,6 @@ export function registerTop(program: Command): void {
         header,
         value: (row: string[]) => printable(row[index] ?? ''),
       }));
-      process.stdout.write(renderTable(columns, rows));
+      print(renderTable(columns, rows));
     });
 }

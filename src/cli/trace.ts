@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import type { Hop } from '../container/trace.ts';
 import { MinirunError } from '../errors.ts';
 import { reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 interface Options {
   maxHops: string;
@@ -40,7 +41,7 @@ export function registerTrace(program: Command): void {
         { name: 'Time', header: 'TIME', value: ({ time }: Hop) => time },
         { name: 'Route', header: 'ROUTE FROM THERE', value: ({ route }: Hop) => printable(route) },
       ];
-      process.stdout.write(formatRows(format, columns, found.hops));
+      print(formatRows(format, columns, found.hops));
       if (found.isReached) return;
       throw new MinirunError(
         `${found.address} does not answer`,

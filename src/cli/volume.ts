@@ -3,6 +3,7 @@ import type { VolumeUsage } from '../container/usage.ts';
 import type { VolumeListing } from '../container/volume-store.ts';
 import { MinirunError } from '../errors.ts';
 import { forEach, reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 const collect = (value: string, previous: string[]): string[] => [...previous, value];
 
@@ -46,7 +47,7 @@ function registerCreate(volume: Command): void {
       const driverOptions = Object.fromEntries(options.opt.map(parseLabel));
       await reconcileFirst();
       createVolume(newRecord(name, { labels, options: driverOptions, anonymous: given === undefined || given === '' }));
-      process.stdout.write(`${name}\n`);
+      print(`${name}\n`);
     });
 }
 
@@ -73,7 +74,7 @@ function registerList(volume: Command): void {
       const { listVolumes } = await import('../container/volume-store.ts');
       const volumes = listVolumes().filter(passes);
       if (quiet === true && format === undefined) {
-        process.stdout.write(volumes.map(({ name }) => `${name}\n`).join(''));
+        print(volumes.map(({ name }) => `${name}\n`).join(''));
         return;
       }
       const { formatRows } = await import('./output/table.ts');
@@ -98,7 +99,7 @@ function registerList(volume: Command): void {
           hidden: true,
         },
       ];
-      process.stdout.write(formatRows(format, columns, volumes, ({ labels }) => labels));
+      print(formatRows(format, columns, volumes, ({ labels }) => labels));
     });
 }
 
@@ -161,6 +162,6 @@ function registerPrune(volume: Command): void {
       const { humanSize } = await import('./output/units.ts');
       const { printPruned } = await import('./output/pruned.ts');
       const removals = pruneVolumes((each) => (takesAll || each.anonymous) && passes(each));
-      process.stdout.write(`Total reclaimed space: ${humanSize(await printPruned('Deleted Volumes', removals))}\n`);
+      print(`Total reclaimed space: ${humanSize(await printPruned('Deleted Volumes', removals))}\n`);
     });
 }

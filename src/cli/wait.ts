@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import type { WaitCondition } from '../container/wait.ts';
 import { MinirunError } from '../errors.ts';
 import { forEach, reconcileFirst } from './each.ts';
+import { print } from './output/stdout.ts';
 
 interface Options {
   condition: string[];
@@ -56,9 +57,9 @@ export function registerWait(program: Command): void {
       await forEach(
         containers,
         async (container) => {
-          process.stdout.write(`${await codes.get(container)}\n`);
+          print(`${await codes.get(container)}\n`);
         },
-        { print: false },
+        { prints: false },
       );
     });
 }

@@ -48,7 +48,7 @@ function attachPipes(ready: Ready, signals: SignalProxy, log?: ForegroundLog): F
   for (const name of ['stdout', 'stderr'] as const) {
     const fd = ready.fds[name];
     if (fd === undefined) continue;
-    relays.push(relay(readPipe(openEnd(ready, fd, 'r')), process[name], (chunk) => log?.write(name, chunk)));
+    relays.push(relay(readPipe(openEnd(ready, fd, 'r')), name, (chunk) => log?.write(name, chunk)));
   }
   if (ready.fds.stdin !== undefined) {
     input = readInput();
@@ -88,18 +88,24 @@ async function feed(input: Input, sink: Writable): Promise<void> {
 }
 
 /**
- * Copies a stream to its end. When our reader goes away (`| head`) so do we, and the container's next write fails, as in
- * any pipeline.
+ * Copies a stream to the end to one of ours. When our reader goes away (`| head`) so do we, and the container's next write
+ * fails, as in any pipeline. Ours is made when there is something to write: that takes two milliseconds.
  */
-async function relay(source: AsyncIterable<Buffer>, sink: Writable, copy: (chunk: Buffer) => void): Promise<void> {
+async function relay(
+  source: AsyncIterable<Buffer>,
+  name: 'stdout' | 'stderr',
+  copy: (chunk: Buffer) => void,
+): Promise<void> {
   let open = true;
-  sink.on('error', () => {
-    open = false;
-  });
+  let sink: Writable | undefined;
   try {
     for await (const chunk of source) {
       copy(chunk);
-      await new Promise<void>((resolve) => sink.write(chunk, () => resolve()));
+      sink ??= process[name].on('error', () => {
+        open = false;
+      });
+      const to = sink;
+      await new Promise<void>((resolve) => to.write(chunk, () => resolve()));
       if (!open) break;
     }
   } catch (error) {
@@ -118,7 +124,7 @@ async function attachTerminal(
   const { takeDescriptor, resizeTerminal } = await import('./terminal.ts');
   const master = takeDescriptor(ready.pid, ready.fds.terminal as number);
   // A terminal cannot be polled by Bun: one of its threads waits for it.
-  const output = relay(fs.createReadStream('', { fd: master, autoClose: false }), process.stdout, (chunk) =>
+  const output = relay(fs.createReadStream('', { fd: master, autoClose: false }), 'stdout', (chunk) =>
     log?.write('stdout', chunk),
   );
   const resize = () => resizeTerminal(master, process.stdout.rows ?? 24, process.stdout.columns ?? 80);

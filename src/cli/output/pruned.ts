@@ -1,5 +1,6 @@
 import { MinirunError } from '../../errors.ts';
 import { printable } from './printable.ts';
+import { print } from './stdout.ts';
 
 /** Something that was removed, or why not. */
 export type Pruned = { name: string; size: number } | MinirunError;
@@ -14,11 +15,11 @@ export async function printPruned(title: string, removals: AsyncIterable<Pruned>
       process.exitCode = 1;
       continue;
     }
-    if (!isBegun) process.stdout.write(`${title}:\n`);
+    if (!isBegun) print(`${title}:\n`);
     isBegun = true;
     bytes += removal.size;
-    process.stdout.write(`${removal.name}\n`);
+    print(`${removal.name}\n`);
   }
-  if (isBegun) process.stdout.write('\n');
+  if (isBegun) print('\n');
   return bytes;
 }

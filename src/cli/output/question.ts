@@ -1,4 +1,5 @@
 import { MinirunError } from '../../errors.ts';
+import { print } from './stdout.ts';
 
 /**
  * Docker's question before something is removed. The answer may also come from a pipe (`yes |`).
@@ -6,7 +7,7 @@ import { MinirunError } from '../../errors.ts';
  * @throws MinirunError when nobody is there to answer: a script is to know that nothing was done
  */
 export async function confirmed(warning: string): Promise<boolean> {
-  process.stdout.write(`WARNING! ${warning}\nAre you sure you want to continue? [y/N] `);
+  print(`WARNING! ${warning}\nAre you sure you want to continue? [y/N] `);
   const { createInterface } = await import('node:readline');
   const lines = createInterface({ input: process.stdin });
   const answer = await new Promise<string | undefined>((resolve) => {
@@ -15,7 +16,7 @@ export async function confirmed(warning: string): Promise<boolean> {
   });
   lines.close();
   if (answer === undefined) {
-    process.stdout.write('\n');
+    print('\n');
     throw new MinirunError('nothing was removed', 'there was no answer', 'Give -f to remove without being asked');
   }
   return /^y(es)?$/i.test(answer.trim());
