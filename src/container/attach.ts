@@ -121,7 +121,7 @@ async function attachTerminal(
   log?: ForegroundLog,
 ): Promise<Foreground> {
   // Loaded here only: it brings bun:ffi.
-  const { takeDescriptor, resizeTerminal } = await import('./terminal.ts');
+  const { takeDescriptor, resizeTerminal } = await import('./libc.ts');
   const master = takeDescriptor(ready.pid, ready.fds.terminal as number);
   // A terminal cannot be polled by Bun: one of its threads waits for it.
   const output = relay(fs.createReadStream('', { fd: master, autoClose: false }), 'stdout', (chunk) =>

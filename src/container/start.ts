@@ -44,7 +44,7 @@ import {
 } from './store.ts';
 import { isPropagated } from './propagation.ts';
 import { interfaceSysctls } from './spec.ts';
-import { supervisorArgv } from './supervisor.ts';
+import { launchSupervisor } from './supervisor.ts';
 
 /** A container whose command is running. */
 export interface Running {
@@ -133,9 +133,9 @@ async function startClaimed({ definition, state }: Container, mode: StartMode): 
       : await (await import('./in-user-namespace.ts')).makeUserNamespace(definition, spec, network, mode.holder);
   for (const line of user?.warnings ?? []) mode.notice?.(`warning: ${line}`);
   const unshare = unshareArgv(user?.entry, spec.mounts.some(isPropagated));
-  const supervised = mode.foreground ? undefined : supervisorArgv(definition, user?.entry.owner, unshare);
-  const stdio: Stdio = supervised?.stdio ?? foregroundStdio(definition);
-  const child = launch(supervised?.argv ?? unshare, initEnvironment);
+  const { child, stdio } = mode.foreground
+    ? { child: launch(unshare, initEnvironment), stdio: foregroundStdio(definition) }
+    : await launchSupervisor(definition, user?.entry.owner, unshare);
   let isOnRecord = false;
   try {
     faultPoint('process.launched');
@@ -438,7 +438,7 @@ async function readToEnd(fd: number): Promise<string> {
 
 /** Gives a detached container's terminal to a logger that reads it for as long as the container runs. */
 async function logTerminal(ready: Ready, directory: string): Promise<void> {
-  const { takeDescriptor } = await import('./terminal.ts');
+  const { takeDescriptor } = await import('./libc.ts');
   fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
   const master = takeDescriptor(ready.pid, ready.fds.terminal as number);
   const logger = loggerArgv(`${directory}/stdout`) ?? ['sh', '-c', 'exec cat >>"$0"', `${directory}/plain`];

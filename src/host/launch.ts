@@ -54,18 +54,21 @@ export function helperArgv(inside?: number): string[] {
 /**
  * Starts `argv` with nothing of this process but a socket on file descriptor 3. execa has no two-way pipes beyond
  * stdio that survive `detached`, so this is Node's own spawn.
+ *
+ * @param further descriptors of this process that it is to have as its 4, 5 and so on
  */
 export function launch(
   argv: readonly string[],
   env: Record<string, string>,
   stdin: 'ignore' | 'pipe' | number = 'ignore',
+  further: readonly number[] = [],
 ): Child {
   const [command = '', ...args] = argv;
   const found = which(command);
   if (found === undefined) throw missingTool(command);
   const binary = args.includes(heldBinary) ? fs.openSync(ownBinary, 'r') : undefined;
   const child = spawn(found, args, {
-    stdio: [stdin, 'ignore', 'pipe', 'pipe', ...(binary === undefined ? [] : [binary])],
+    stdio: [stdin, 'ignore', 'pipe', 'pipe', ...(binary === undefined ? further : [binary])],
     detached: true,
     env: { PATH: toolPath, ...env },
     cwd: '/',

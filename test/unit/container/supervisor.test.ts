@@ -1,11 +1,11 @@
 import { describe, expect, spyOn, test } from 'bun:test';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import type { Definition } from '../../../src/container/definition.ts';
 import { streamEnd } from '../../../src/container/logger.ts';
 import { containerFiles } from '../../../src/container/store.ts';
-import { supervisorArgv } from '../../../src/container/supervisor.ts';
+import { loggerPipes, supervisorArgv } from '../../../src/container/supervisor.ts';
 import { setStateRoot, stateRoot } from '../../../src/state/paths.ts';
 import { ownBinary } from '../../../src/host/launch.ts';
 import { missingTool, skipOrFail } from '../../support/skip.ts';
@@ -32,14 +32,22 @@ function withoutLogger<T>(use: () => T): T {
 }
 
 /** Runs a supervisor whose container is a shell command and whose minirun writes down how it was called. */
-function supervise(argv: readonly string[], command: string): { exit: string; reaped: string } {
+async function supervise(argv: readonly string[], command: string): Promise<{ exit: string; reaped: string }> {
   const directory = containerFiles(id).directory;
   const reaper = path.join(stateRoot(), 'mini run');
   fs.writeFileSync(reaper, '#!/bin/sh\necho "$MINIRUN_ROOT" "$@" >"$MINIRUN_ROOT/reaped"\n', { mode: 0o755 });
   // sh -c SCRIPT NAME DIRECTORY ID BINARY ROOT COMMAND…
   const head = argv.slice(0, 6);
   const [, ...args] = [...head, reaper, stateRoot(), 'sh', '-c', command];
-  const { status, stderr } = spawnSync('sh', args, { encoding: 'utf8', timeout: 10_000 });
+  const pipes = await loggerPipes();
+  const stdio = ['ignore', 'pipe', 'pipe', 'ignore', ...pipes] as const;
+  const run = spawn('sh', args, { stdio: [...stdio], timeout: 10_000 });
+  for (const fd of pipes) fs.closeSync(fd);
+  let stderr = '';
+  run.stderr?.on('data', (chunk: Buffer) => {
+    stderr += chunk.toString();
+  });
+  const status = await new Promise((resolve) => run.on('close', resolve));
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
   const read = (file: string) => (fs.existsSync(file) ? fs.readFileSync(file, 'utf8').trim() : '');
   return { exit: read(path.join(directory, 'exit')), reaped: read(path.join(stateRoot(), 'reaped')) };
@@ -74,9 +82,12 @@ describe.each(variants)('with $name', ({ build }) => {
     expect(argv.slice(-2)).toEqual([ownBinary, 'init']);
   });
 
-  test.skipIf(noLogger)('writes the exit code down and calls minirun, whatever signal it gets meanwhile', () => {
+  test.skipIf(noLogger)('writes the exit code down and calls minirun, whatever signal it gets meanwhile', async () => {
     fs.mkdirSync(containerFiles(id).directory);
-    const { exit, reaped } = supervise(build().argv, 'kill -TERM $PPID; kill -HUP $PPID; kill -INT $PPID; exit 32');
+    const { exit, reaped } = await supervise(
+      build().argv,
+      'kill -TERM $PPID; kill -HUP $PPID; kill -INT $PPID; exit 32',
+    );
     expect(exit).toBe('32');
     expect(reaped).toBe(`${stateRoot()} reap ${id}`);
   });
@@ -87,49 +98,49 @@ describe.each(variants)('with $name', ({ build }) => {
     expect(fs.existsSync(containerFiles(id).directory)).toBe(false);
   });
 
-  test.skipIf(noLogger)('leaves the rest to whoever is removing the container', () => {
+  test.skipIf(noLogger)('leaves the rest to whoever is removing the container', async () => {
     fs.mkdirSync(containerFiles(id).directory);
     fs.writeFileSync(containerFiles(id).removing, '');
-    expect(supervise(build().argv, 'kill -9 $$')).toEqual({ exit: '137', reaped: '' });
+    expect(await supervise(build().argv, 'kill -9 $$')).toEqual({ exit: '137', reaped: '' });
   });
 });
 
 describe('streams', () => {
   const logged = (file: string) => fs.readFileSync(path.join(containerFiles(id).log, file), 'utf8');
 
-  test.skipIf(noLogger)('each in a log of its own with its end marked; the FIFOs are gone', () => {
+  test.skipIf(noLogger)('each in a log of its own with its end marked', async () => {
     fs.mkdirSync(containerFiles(id).directory);
-    supervise(supervisorArgv(definition(false, false)).argv, 'echo out >&8; printf err >&9');
+    await supervise(supervisorArgv(definition(false, false)).argv, 'echo out >&6; printf err >&7');
     expect(logged('stdout/current')).toMatch(/^@[0-9a-f]{24} out\n@[0-9a-f]{24} /);
     expect(logged('stdout/current').endsWith(`${streamEnd}\n`)).toBe(true);
     expect(logged('stderr/current').endsWith(`err${streamEnd}\n`)).toBe(true);
-    const left = fs.readdirSync(containerFiles(id).directory, { withFileTypes: true });
-    expect(left.filter((entry) => entry.isFIFO())).toEqual([]);
   });
 
-  test.skipIf(noLogger)('odd letters in the path of the state directory', () => {
+  test.skipIf(noLogger)('odd letters in the path of the state directory', async () => {
     setStateRoot(path.join(stateRoot(), `it's $HOME & "more"`));
     fs.mkdirSync(containerFiles(id).directory, { recursive: true });
-    supervise(supervisorArgv(definition(false, false)).argv, 'echo out >&8');
+    await supervise(supervisorArgv(definition(false, false)).argv, 'echo out >&6');
     expect(logged('stdout/current')).toContain(' out\n');
   });
 
-  test('both in one file, byte for byte, where there is no logger', () => {
+  test('both in one file, byte for byte, where there is no logger', async () => {
     fs.mkdirSync(containerFiles(id).directory);
     const { argv } = withoutLogger(() => supervisorArgv(definition(false, false)));
-    supervise(argv, 'printf "a\\0b" >&8; echo err >&9');
+    await supervise(argv, 'printf "a\\0b" >&6; echo err >&7');
     expect(logged('plain')).toBe('a\0berr\n');
   });
 
-  test('stdin is left to init, or open and silent', () => {
+  test('stdin is left to init, or open and silent', async () => {
     fs.mkdirSync(containerFiles(id).directory);
-    const exitOf = (openStdin: boolean, command: string) => {
+    const exitOf = async (openStdin: boolean, command: string) => {
       const { argv } = withoutLogger(() => supervisorArgv(definition(false, openStdin)));
-      return supervise(argv, command).exit;
+      return (await supervise(argv, command)).exit;
     };
-    expect(exitOf(false, 'true <&7')).not.toBe('0');
+    expect(await exitOf(false, 'true <&8')).not.toBe('0');
     expect(supervisorArgv(definition(false, false)).stdio).toMatchObject({ stdin: 'null' });
     // Whoever writes to it is read; nobody's end of input closes it.
-    expect(exitOf(true, 'echo hi >&7; read line <&7; [ "$line" = hi ] && exit 5')).toBe('5');
+    expect(await exitOf(true, 'echo hi >&8; read line <&8; [ "$line" = hi ] && exit 5')).toBe('5');
+    const left = fs.readdirSync(containerFiles(id).directory, { withFileTypes: true });
+    expect(left.filter((entry) => entry.isFIFO())).toEqual([]);
   });
 });

@@ -1,9 +1,9 @@
 import { dlopen, FFIType, ptr } from 'bun:ffi';
-import { closeSync, existsSync } from 'node:fs';
+import { closeSync, constants, existsSync } from 'node:fs';
 
 /**
- * What minirun itself (not init) needs of libc: taking over a container's terminal and telling it the window size.
- * The one file outside `init/` that is not for Node.
+ * What minirun itself (not init) needs of libc: taking over a container's terminal and telling it the window size, and
+ * pipes for a container in the background. With `staging.ts` the one file outside `init/` that is not for Node.
  */
 const musl = `/lib/ld-musl-${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}.so.1`;
 const { symbols: libc } = dlopen(existsSync('/etc/alpine-release') && existsSync(musl) ? musl : 'libc.so.6', {
@@ -12,6 +12,7 @@ const { symbols: libc } = dlopen(existsSync('/etc/alpine-release') && existsSync
     returns: FFIType.i64_fast,
   },
   ioctl: { args: [FFIType.i32, FFIType.u64_fast, FFIType.ptr], returns: FFIType.i32 },
+  pipe2: { args: [FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
 });
 
 /** The same numbers on every architecture: they were added after the tables were unified. */
@@ -36,4 +37,13 @@ const TIOCSWINSZ = 0x5414;
 /** Sets the size of a terminal; the kernel tells its foreground job by SIGWINCH. */
 export function resizeTerminal(fd: number, rows: number, columns: number): void {
   libc.ioctl(fd, TIOCSWINSZ, ptr(new Uint16Array([rows, columns, 0, 0])));
+}
+
+const O_CLOEXEC = 0o2000000;
+
+/** A pipe, which Node does not make: its children get sockets, and nobody opens those as /dev/stdout. */
+export function makePipe(): { read: number; write: number } {
+  const fds = new Int32Array(2);
+  if (libc.pipe2(ptr(fds), constants.O_RDONLY | O_CLOEXEC) < 0) throw new Error('pipe2 failed');
+  return { read: fds[0] as number, write: fds[1] as number };
 }
