@@ -361,9 +361,14 @@ describe.skipIf(skipOrFail(missingWorld()))('limits', () => {
     const procs =
       'for f in $(find /sys/fs/cgroup -path "*minirun*" -name pids.max); do grep -c . ${f%/*}/cgroup.procs || :; cat $f; done';
     await world.sh('cat >script; sh script add', { input: stdout });
-    const seen = await world.sh(`for n in $(seq 400); do ${procs} | grep -q ^2$ && break; sleep 0.05; done; ${procs}`);
-    // The shell that became the command, and unshare, which waits for it.
-    expect(seen).toContain('2\n50\n');
+    // The shell that makes everything runs programs of its own, until it becomes the command.
+    const commands = `
+      for f in $(find /sys/fs/cgroup -path "*minirun*" -name pids.max); do
+        for pid in $(cat $\{f%/*}/cgroup.procs); do cat /proc/$pid/comm || :; done
+      done`;
+    await until(async () => (await world.sh(commands)).includes('sleep\n'));
+    // That, and unshare, which waits for it.
+    expect(await world.sh(procs)).toContain('2\n50\n');
     await world.sh('sh script delete; sh script delete; rm script');
     await expectNoLeak(before, world);
   });
