@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import { MinirunError } from '../errors.ts';
 import { applySteps } from '../host/executor.ts';
 import { faultPoint } from '../host/fault.ts';
-import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
+import { isAlive, isSame, type ProcessRef, selfRef } from '../host/process.ts';
 import { ip, type Step } from '../host/steps.ts';
 import { addressesOf } from '../network/attach.ts';
 import { planNames } from '../network/names.ts';
@@ -89,8 +89,10 @@ export async function finishInterruptedRenames(): Promise<void> {
       continue;
     }
     const renaming = readRenaming(id);
-    if (renaming !== undefined && !isAlive(renaming.by)) await carryThrough(id, renaming);
-    else if (renaming === undefined) await releaseStray(name, id);
+    if (renaming !== undefined && !isAlive(renaming.by)) {
+      // It may have finished, and ended, since that was read.
+      if (isSame(readRenaming(id)?.by, renaming.by)) await carryThrough(id, renaming);
+    } else if (renaming === undefined) await releaseStray(name, id);
   }
 }
 

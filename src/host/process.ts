@@ -42,6 +42,11 @@ export function selfRef(): ProcessRef {
   return own;
 }
 
+/** Whether both are one process, alive or not. */
+export function isSame(one: ProcessRef | undefined, other: ProcessRef | undefined): boolean {
+  return one !== undefined && one.pid === other?.pid && one.start === other.start;
+}
+
 /** Whether that very process (not another with its pid) is running. */
 export function isAlive(ref: ProcessRef | undefined): boolean {
   return ref !== undefined && startTime(ref.pid) === ref.start;

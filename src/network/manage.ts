@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import { MinirunError, MinirunErrors } from '../errors.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
-import { isAlive, type ProcessRef, selfRef } from '../host/process.ts';
+import { isAlive, isSame, type ProcessRef, selfRef } from '../host/process.ts';
 import { sha256 } from '../host/sha256.ts';
 import { type Event, lastRecorded, recordEvent } from '../state/events.ts';
 import { withLock } from '../state/lock.ts';
@@ -245,9 +245,14 @@ export async function createNetwork(request: NetworkRequest): Promise<Network> {
  * Takes a network down and deletes it.
  *
  * @param nameOf what to call a container in the error
+ * @param interrupted only if that process was making or removing it and has not finished
  * @throws MinirunError when it is the default network or a container is in it
  */
-export async function removeNetwork(name: string, nameOf: (container: string) => string): Promise<void> {
+export async function removeNetwork(
+  name: string,
+  nameOf: (container: string) => string,
+  interrupted?: ProcessRef,
+): Promise<void> {
   const refuse = (why: string, remedy: string) => new MinirunError(`cannot remove network "${name}"`, why, remedy);
   drawOnReserve();
   if (name === defaultNetworkName)
@@ -256,6 +261,7 @@ export async function removeNetwork(name: string, nameOf: (container: string) =>
   const network = await changeNetwork(
     name,
     (current: Transient) => {
+      if (interrupted !== undefined && !isSame(current.transient, interrupted)) return undefined;
       const users = [...new Set(Object.values(current.leases))].map(nameOf);
       if (users.length > 0) {
         throw refuse(
@@ -273,6 +279,7 @@ export async function removeNetwork(name: string, nameOf: (container: string) =>
     undefined,
     () => true,
   );
+  if (network === undefined) return;
   const errors = await tearDown({ goingDown: [network] });
   if (errors.length > 0)
     throw new MinirunErrors(`cannot remove all of network "${name}"`, errors, 'The next minirun command tries again');
@@ -289,8 +296,20 @@ function networkEvent({ id, name, driver }: Network, action: string): Event {
 
 /** Removes networks whose creation or removal was cut short. With nothing to do it reads one file per network. */
 export async function finishInterruptedChanges(): Promise<void> {
-  for (const { name, transient } of listNetworks() as Transient[]) {
-    if (transient !== undefined && !isAlive(transient)) await removeNetwork(name, (id) => id.slice(0, 12));
+  for (const { name, transient } of listNetworks() as Transient[])
+    if (transient !== undefined && !isAlive(transient)) await finishInterrupted(name, transient);
+}
+
+/**
+ * Removes a network that a process was making or removing that is dead now. It may have finished, and ended, since the
+ * network was read: then what it has made stays.
+ */
+export async function finishInterrupted(name: string, by: ProcessRef): Promise<void> {
+  try {
+    await removeNetwork(name, (id) => id.slice(0, 12), by);
+  } catch (error) {
+    // It was removing it.
+    if (readNetwork(name) !== undefined) throw error;
   }
 }
 
