@@ -55,7 +55,7 @@ describe.skipIf(skipOrFail(missingWorld()))('events and health', () => {
   const inspect = async (name: string): Promise<Inspected> => (JSON.parse(await ok('inspect', name)) as [Inspected])[0];
   const actionsOf = async (name: string): Promise<string[]> =>
     (await eventsOf(world, '--filter', `container=${name}`)).map(({ Action }) => Action);
-  const kill = async (pid: number) => world.sh(`kill -KILL ${pid}`);
+  const kill = async (pid: number) => world.kill(pid);
   /** The process that keeps the time of a container's checks, as the world sees it. */
   const keeperOf = (id: string) =>
     Number(fs.readFileSync(path.join(world.root, 'containers', id, 'health.pid'), 'utf8'));

@@ -61,10 +61,6 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
     });
   }
 
-  async function killInside(...pids: number[]): Promise<void> {
-    if (pids.length > 0) await world.sh(`kill -KILL ${pids.join(' ')} 2> /dev/null || true`);
-  }
-
   /** Milliseconds that a script takes. */
   async function timed(script: string): Promise<number> {
     const begun = performance.now();
@@ -132,7 +128,7 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
           return found.length > 0 && found;
         });
         await new Promise((resolve) => setTimeout(resolve, random(seed) * 30));
-        await killInside(...victims);
+        await world.kill(...victims);
         const result = await running.exit;
         if (result.code !== 0) expect(`${result.code} ${result.stderr}`).toMatch(/^125 minirun: [^\n]*\n$/);
         await reclaimed().catch((error: Error) => {
@@ -144,12 +140,12 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
 
   test('the supervisor of a running container: reclaimed with 137, or removed with --rm', async () => {
     const id = (await world.sh('minirun run -d --name victim busybox sleep 1000')).trim();
-    await killInside(stateOf(id).owner?.pid as number);
+    await world.kill(stateOf(id).owner?.pid as number);
     await world.sh('minirun ps');
     expect(stateOf(id)).toMatchObject({ status: 'exited', exitCode: 137, endpoints: [] });
     await reclaimed();
     const other = (await world.sh('minirun run -d --rm --name victim busybox sleep 1000')).trim();
-    await killInside(stateOf(other).owner?.pid as number);
+    await world.kill(stateOf(other).owner?.pid as number);
     await world.sh('minirun ps');
     await expectNoLeak(clean, world);
   });
@@ -194,7 +190,7 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
       const id = (await world.sh('minirun run -d --name victim busybox sleep 1000')).trim();
       const init = stateOf(id).init?.pid as number;
       const parent = Number((await world.sh(`cut -d ' ' -f 4 /proc/${init}/stat`)).trim());
-      await killInside(victim === 'init' ? init : parent);
+      await world.kill(victim === 'init' ? init : parent);
       expect(await world.sh('minirun wait victim')).toBe('137\n');
       expect(stateOf(id)).toMatchObject({ status: 'exited', exitCode: 137 });
       await reclaimed();
@@ -206,7 +202,7 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
     const id = (
       await world.sh('minirun run -d --name victim busybox sh -c \'trap "exit 7" TERM; while :; do sleep 0.1; done\'')
     ).trim();
-    await killInside(...find(/^\S*s6-log /).filter((pid) => !others.has(pid)));
+    await world.kill(...find(/^\S*s6-log /).filter((pid) => !others.has(pid)));
     await world.sh('minirun ps');
     expect(stateOf(id).status).toBe('running');
     await world.sh('minirun stop -t 5 victim');
@@ -221,7 +217,8 @@ describe.skipIf(skipOrFail(missingWorld()))('killed from outside', () => {
     const before = await other.snapshot();
     await other.sh('minirun run --rm busybox true');
     const { linger } = readJson<{ linger: { pid: number } }>(path.join(other.root, 'networks/minirun0.json'));
-    await other.sh(`kill -KILL -${linger.pid}; minirun ps`);
+    await other.kill(-linger.pid);
+    await other.sh('minirun ps');
     await expectNoLeak(before, other, { timeout: 1000 });
   });
 

@@ -179,7 +179,7 @@ describe.skipIf(skipOrFail(missingWorld()))('limits', () => {
     const id = fs.readlinkSync(path.join(world.root, 'names/orphan'));
     const file = path.join(world.root, 'containers', id, 'state.json');
     const { owner } = JSON.parse(fs.readFileSync(file, 'utf8')) as { owner: { pid: number } };
-    await world.sh(`kill -KILL ${owner.pid}`);
+    await world.kill(owner.pid);
     expect(await statusOf('orphan')).toStartWith('Exited (137)');
   });
 

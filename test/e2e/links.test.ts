@@ -350,7 +350,8 @@ describe.skipIf(skipOrFail(missingWorld() ?? missingTool('tc', 'traceroute', 'pi
       await isIn();
       const { owner, init } = stateOf();
       const parent = (await world.sh(`cut -d ' ' -f 4 /proc/${init.pid}/stat`)).trim();
-      await world.sh(`kill -KILL ${owner.pid} ${parent} ${init.pid}; minirun ps`);
+      await world.kill(owner.pid, Number(parent), init.pid);
+      await world.sh('minirun ps');
       await isBack(was);
       await world.sh('minirun start foo');
       await isIn();

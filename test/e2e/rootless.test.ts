@@ -296,12 +296,12 @@ describe.skipIf(skipOrFail(missingWorld() ?? tools))('without root', () => {
   test('a machine survives its holder, and is made again after its end', async () => {
     await minirun('run', '-d', '--name', 'keeper', 'busybox', 'sleep', '1000');
     const first = holder();
-    await world.sh(`kill -9 ${first}`);
+    await world.kill(first);
     expect(await minirun('exec', 'keeper', 'echo', 'still here')).toBe('still here\n');
     expect(holder()).not.toBe(first);
     // All of it is killed, as a log-out may do: the next command finds a machine that has ended.
     const all = await world.sh('pgrep -u 31415');
-    await world.sh(`kill -9 ${all.trim().split('\n').join(' ')}`);
+    await world.kill(...all.trim().split('\n').map(Number));
     expect(await minirun('ps', '-a', '--format', '{{.Names}} {{.State}}')).toBe('keeper exited\n');
     expect(await minirun('start', 'keeper')).toBe('keeper\n');
     expect(await minirun('exec', 'keeper', 'echo', 'again')).toBe('again\n');

@@ -76,6 +76,14 @@ export class World {
     return this.host.sh(script, options);
   }
 
+  /** Ends processes by SIGKILL, or groups by their negative numbers, and waits until they are gone: a busy kernel takes its time. */
+  async kill(...pids: readonly number[]): Promise<void> {
+    const script = pids.map(
+      (pid) => `kill -KILL ${pid} 2>/dev/null || :; while [ -e /proc/${Math.abs(pid)} ]; do :; done`,
+    );
+    await this.host.sh(script.join('; '));
+  }
+
   /** What could leak; for `expectNoLeak`. */
   async snapshot(): Promise<Snapshot> {
     return takeSnapshot(this.host, this.root);
