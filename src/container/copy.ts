@@ -4,7 +4,7 @@ import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { MinirunError } from '../errors.ts';
 import { type Child, helperArgv, launch } from '../host/launch.ts';
-import { bootId, isAlive, selfRef } from '../host/process.ts';
+import { bootId, isAlive, isSame, selfRef } from '../host/process.ts';
 import { decompressed } from '../image/compression.ts';
 import { withLock } from '../state/lock.ts';
 import { initEnvironment } from './argv.ts';
@@ -279,6 +279,6 @@ async function giveBack(id: string, before: ContainerState): Promise<void> {
   await withLock(() => {
     const { owner, status } = readState(id) ?? {};
     const self = selfRef();
-    if (status === 'starting' && owner?.pid === self.pid && owner.start === self.start) writeState(id, before);
+    if (status === 'starting' && isSame(owner, self)) writeState(id, before);
   });
 }

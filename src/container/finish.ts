@@ -2,7 +2,16 @@ import fs from 'node:fs';
 import { isDiskFull, MinirunErrors } from '../errors.ts';
 import { undoSteps } from '../host/executor.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
-import { bootId, endGroup, endOrphans, isAlive, type ProcessRef, selfRef, signalProcess } from '../host/process.ts';
+import {
+  bootId,
+  endGroup,
+  endOrphans,
+  isAlive,
+  isSame,
+  type ProcessRef,
+  selfRef,
+  signalProcess,
+} from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
 import type { Step } from '../host/steps.ts';
 import { forgetLinksOf, linksOf } from '../network/link-store.ts';
@@ -261,7 +270,7 @@ async function takeOver(
     const state = readState(id);
     if (state === undefined || state.status === 'created' || state.status === 'exited') return undefined;
     const self = selfRef();
-    const ours = state.owner?.pid === self.pid && state.owner.start === self.start;
+    const ours = isSame(state.owner, self);
     const free = ours || !isAlive(state.owner) || state.boot !== bootId();
     // One that is being started belongs to its starter until it runs: only that process knows what it has made so far.
     if (!free && !(force && (state.status === 'running' || state.status === 'restarting'))) return undefined;

@@ -2,7 +2,7 @@ import { MinirunError } from '../errors.ts';
 import { applySteps } from '../host/executor.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { launchBackground, ownBinary } from '../host/launch.ts';
-import { bootId, isAlive, signalProcess } from '../host/process.ts';
+import { bootId, isAlive, isSame, signalProcess } from '../host/process.ts';
 import type { Step } from '../host/steps.ts';
 import { lastRecorded } from '../state/events.ts';
 import { sweepTemporaries, writeJson } from '../state/json.ts';
@@ -131,8 +131,7 @@ async function note({ definition, state }: Container, result: HealthResult) {
     const before = readHealth(id);
     const now = readContainer(id)?.state;
     // A result of what has ended, or of what has been started anew, means nothing.
-    if (now?.status !== 'running' || now.init?.pid !== state.init?.pid || now.init?.start !== state.init?.start)
-      return { health: before, becameUnhealthy: false };
+    if (now?.status !== 'running' || !isSame(now.init, state.init)) return { health: before, becameUnhealthy: false };
     const { told, ...judged } = judge(before, result, state.startedAt, healthTimes(healthcheck));
     const isNew = judged.Status !== before.Status;
     const announce = (status: string) => recordContainer(definition, `health_status: ${status}`);

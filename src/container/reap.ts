@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { faultPoint } from '../host/fault.ts';
 import { launchBackground, ownBinary } from '../host/launch.ts';
-import { isAlive, processRef, selfRef } from '../host/process.ts';
+import { isAlive, isSame, processRef, selfRef } from '../host/process.ts';
 import { withLock } from '../state/lock.ts';
 import { stateRoot } from '../state/paths.ts';
 import type { ContainerState, RestartPolicy } from './definition.ts';
@@ -77,7 +77,7 @@ export async function restartReaped(id: string): Promise<void> {
 
 function isOurs({ owner }: Pick<ContainerState, 'owner'>): boolean {
   const self = selfRef();
-  return owner?.pid === self.pid && owner.start === self.start;
+  return isSame(owner, self);
 }
 
 /** Whether the policy wants it started again: docker's rules. Pure. */

@@ -4,7 +4,7 @@ import { applySteps } from '../host/executor.ts';
 import { faultPoint, killPoint } from '../host/fault.ts';
 import { type Child, launch, launchBackground } from '../host/launch.ts';
 import type { Holder } from '../host/holder.ts';
-import { bootId, isAlive, type ProcessRef, processRef, selfRef } from '../host/process.ts';
+import { bootId, isAlive, isSame, type ProcessRef, processRef, selfRef } from '../host/process.ts';
 import { removeTree } from '../host/remove-tree.ts';
 import type { Step } from '../host/steps.ts';
 import type { Endpoint, PublishedPort } from '../network/definition.ts';
@@ -353,7 +353,7 @@ function foregroundStdio(definition: { tty: boolean; openStdin: boolean }): Stdi
 async function claimForStart({ definition }: Container): Promise<void> {
   const { id, name } = definition;
   const self = selfRef();
-  const isOurs = ({ owner }: ContainerState) => owner?.pid === self.pid && owner.start === self.start;
+  const isOurs = ({ owner }: ContainerState) => isSame(owner, self);
   const claim = (state: ContainerState) =>
     writeState(id, {
       ...state,
