@@ -61,6 +61,14 @@ const shape = object<Thing>({
   parts: mapOf(count),
   note: optional(text),
 });
+/** Of nothing that is called as a thing is. */
+const otherShape = object<Omit<Thing, 'name'> & { name: number }>({
+  schema: oneOf(2),
+  name: count,
+  size: count,
+  parts: mapOf(count),
+  note: optional(text),
+});
 const kind: Kind = {
   name: 'thing',
   schema: 2,
@@ -81,6 +89,19 @@ describe('a sound file', () => {
     writeJson(file(), { ...thing, later: [1] });
     expect(read() as unknown).toEqual({ ...thing, later: [1] });
     expect(damaged.size).toBe(0);
+  });
+
+  test('is read anew each time: what one reader makes of it is nobody else’s, and what changes is looked at', () => {
+    writeJson(file(), thing);
+    const first = read() as Thing;
+    first.parts.x = 9;
+    expect(read()).toEqual(thing);
+    write(JSON.stringify({ ...thing, size: 'large' }));
+    expect(why()).toContain('size');
+    writeJson(file(), thing);
+    expect(read()).toEqual(thing);
+    // Not by another shape, to which it need not be sound.
+    expect(examine(kind, otherShape, file())).toBeInstanceOf(Damage);
   });
 
   test('of any length', () => {
