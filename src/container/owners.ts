@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { bootId, isAlive } from '../host/process.ts';
+import { bootId, isAlive, isTaken } from '../host/process.ts';
 import { Damage, examine } from '../state/files.ts';
 import { kinds } from '../state/migrations.ts';
 import { paths } from '../state/paths.ts';
@@ -58,8 +58,7 @@ export function suspects(): string[] | undefined {
     const [, id = '', pid, start] = entryPattern.exec(entry) ?? [];
     return id === '' ? [] : [{ entry, id, pid: Number(pid), start: Number(start) }];
   });
-  const running = found.length > preciseUpTo ? new Set(fs.readdirSync('/proc')) : undefined;
-  const dead = found.filter((each) => (running === undefined ? !isAlive(each) : !running.has(String(each.pid))));
+  const dead = found.filter((each) => !(found.length > preciseUpTo ? isTaken(each.pid) : isAlive(each)));
   for (const { id, entry } of dead) {
     // Left by a process that was killed: the state has got on, or the container is gone.
     const { directory, state: file } = containerFiles(id);

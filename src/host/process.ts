@@ -52,6 +52,18 @@ export function isAlive(ref: ProcessRef | undefined): boolean {
   return ref !== undefined && startTime(ref.pid) === ref.start;
 }
 
+/** Whether there is a process of that number, whichever: kill(2) with no signal, a tenth of the time of a look into /proc. */
+export function isTaken(pid: number): boolean {
+  // 0 would mean this process's group.
+  if (pid <= 0) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
+
 /** Sends a signal to that very process; false when it is gone. @throws MinirunError when the kernel forbids it */
 export function signalProcess(ref: ProcessRef | undefined, signal: NodeJS.Signals | number): boolean {
   if (ref === undefined || !isAlive(ref)) return false;
