@@ -103,7 +103,8 @@ function openSource({ source, subpath }: OciMount): number {
       try {
         return check(Number(libc.syscall(numbers.openat2, whole, ptr(name), ptr(how), 24, 0)), `open ${subpath}`);
       } catch (error) {
-        // Something was renamed or mounted somewhere while a `..` was followed; see openInRoot() of init.
+        // Something was renamed or mounted somewhere while a `..` was followed. As openInRoot() of init, which may not be
+        // imported here.
         if ((error as CallError).code !== 'EAGAIN' || attempt === 1000) throw error;
       }
     }

@@ -88,7 +88,7 @@ export async function loggerPipes(owner?: string): Promise<number[]> {
   const { makePipe } = await import('./libc.ts');
   const [out, err] = [makePipe(), makePipe()];
   const [uid, gid] = owner?.split(':').map(Number) ?? [];
-  // In a user namespace nobody may give a file away who is nobody himself: its root has to have it before.
+  // As what the supervisor makes: see `give`.
   if (uid !== undefined && gid !== undefined) for (const { write } of [out, err]) fs.fchownSync(write, uid, gid);
   return [out.read, err.read, out.write, err.write];
 }
